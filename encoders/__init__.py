@@ -1,0 +1,1 @@
+"""Text to numbers: transformer encoders, their ONNX exports, and nothing about users or items."""

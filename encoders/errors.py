@@ -1,0 +1,35 @@
+"""The errors that the three packages raise on purpose.
+
+    RankerError
+    ├── InputError(ValueError)      a table, an id or an argument cannot be used as given
+    ├── ConfigError(ValueError)     a setting is unknown, of the wrong type or out of range
+    ├── ArtifactError(OSError)      a saved file is missing, damaged, or of another format
+    ├── ExportError(RuntimeError)   an exported model lost more quality than its tolerance allows
+    └── ExtraError(ImportError)     an optional dependency is not installed
+
+Every message says what happened, why, and what to do. Anything else that escapes is a defect.
+"""
+
+
+class RankerError(Exception):
+    """Base of every error that the library raises on purpose."""
+
+
+class InputError(RankerError, ValueError):
+    """A table, an id or an argument cannot be used as given."""
+
+
+class ConfigError(RankerError, ValueError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class ArtifactError(RankerError, OSError):
+    """A saved file is missing, damaged, or of another format."""
+
+
+class ExportError(RankerError, RuntimeError):
+    """An exported model lost more quality than its tolerance allows."""
+
+
+class ExtraError(RankerError, ImportError):
+    """An optional dependency is not installed; the message holds the install command."""

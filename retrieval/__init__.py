@@ -1,0 +1,1 @@
+"""Users to candidates: ALS, text search, popularity, and their fusion."""
