@@ -67,10 +67,13 @@ def _exact(value: object) -> object:
     """Return a whole number as an int, whatever type holds it, and anything else as it is."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return int(value)
-    if isinstance(value, (float, np.floating)) and abs(value) <= LARGEST_EXACT_FLOAT and value == int(value):
-        return int(value)
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        return int(number) if number.is_integer() and abs(number) <= LARGEST_EXACT_FLOAT else value
     return value
 
 
 def _is_int64(value: object) -> bool:
-    return type(value) is int and bool(INT64.min <= value <= INT64.max)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return int(INT64.min) <= value <= int(INT64.max)

@@ -174,9 +174,9 @@ def check_items_known(
     theirs, ours = interactions["item_id"], items["item_id"]
     if pd.api.types.is_integer_dtype(theirs) != pd.api.types.is_integer_dtype(ours):
         raise InputError(
-            f"item_id is {theirs.dtype} in the interactions ({theirs.iloc[0]!r}) and {ours.dtype} in "
-            f"the items ({ours.iloc[0]!r}): no id can match. Give both tables ids of one kind, e.g. pass DataFrames "
-            "with .astype({'item_id': 'str'})."
+            f"item_id is {theirs.dtype} in the interactions and {ours.dtype} in the items (first: "
+            f"{theirs.iloc[0]!r} and {ours.iloc[0]!r}), so no id can match. Give both tables ids of one "
+            "kind: read one into a DataFrame and pass it with .astype({'item_id': 'str'})."
         )
     unknown = ~theirs.isin(ours).to_numpy(dtype=np.bool_)
     what = "interactions with an item that is not in the items"
