@@ -1,0 +1,17 @@
+"""Offline evaluation: splits in time, ranking metrics, and how sure a difference is."""
+
+from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
+from ranker.evaluation.metrics import coverage, per_user_metrics
+from ranker.evaluation.splits import Split, global_temporal, leave_one_out
+
+__all__ = [
+    "MeanInterval",
+    "PairedDifference",
+    "Split",
+    "bootstrap_mean",
+    "coverage",
+    "global_temporal",
+    "leave_one_out",
+    "paired_bootstrap",
+    "per_user_metrics",
+]
