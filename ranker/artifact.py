@@ -31,7 +31,16 @@ FORMAT = 1
 CURRENT = "CURRENT"
 MANIFEST = "manifest.json"
 KEPT_VERSIONS = 2  # the serving one and the one before it
-LIBRARIES = ("hybrid-ranker", "torch", "transformers", "onnxruntime-gpu", "onnxruntime", "faiss-cpu", "implicit", "numpy")
+LIBRARIES = (
+    "hybrid-ranker",
+    "torch",
+    "transformers",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "faiss-cpu",
+    "implicit",
+    "numpy",
+)
 
 
 def write_version(root: Path, write: Callable[[Path], None]) -> Path:
@@ -87,7 +96,9 @@ def open_version(root: Path) -> Path:
         raise ArtifactError(f"{root}: no saved engine here (no readable {CURRENT}). Check the path.") from error
     folder = root / name
     if folder.parent != root or not folder.is_dir():
-        raise ArtifactError(f"{root / CURRENT}: names {name!r}, which is no version in this folder. Save the engine again.")
+        raise ArtifactError(
+            f"{root / CURRENT}: names {name!r}, which is no version in this folder. Save the engine again."
+        )
     files = read_manifest(folder)["files"]
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     if found != set(files):

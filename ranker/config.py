@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from retrieval.fusion import FusionConfig
 from retrieval.popularity import PopularityConfig
 from retrieval.text import TextConfig
 
-Source = Literal["als", "text", "popularity"]
+SourceName = Literal["als", "text", "popularity"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -41,17 +41,17 @@ class TrainingConfig:
         report_to: Where the Hugging Face Trainer sends its curves.
     """
 
-    holdout: int = Field(2, ge=1)
-    max_lists: int = Field(4_000, ge=1)
-    negatives: int = Field(4, ge=1)
-    validation_fraction: float = Field(0.2, gt=0, lt=1)
-    epochs: float = Field(1.0, gt=0)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    evaluations_per_epoch: int = Field(3, ge=1)
-    patience: int = Field(2, ge=1)
-    validation_lists: int = Field(100, ge=1)
+    holdout: int = Field(default=2, ge=1)
+    max_lists: int = Field(default=4_000, ge=1)
+    negatives: int = Field(default=4, ge=1)
+    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    epochs: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    evaluations_per_epoch: int = Field(default=3, ge=1)
+    patience: int = Field(default=2, ge=1)
+    validation_lists: int = Field(default=100, ge=1)
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
 
 
@@ -71,8 +71,8 @@ class RerankConfig:
     enabled: bool = True
     checkpoint: str = DEFAULT_CHECKPOINT
     model: PairCrossEncoderConfig = PairCrossEncoderConfig()
-    depth: int = Field(20, ge=1)
-    context_items: int = Field(5, ge=1)
+    depth: int = Field(default=20, ge=1)
+    context_items: int = Field(default=5, ge=1)
     training: TrainingConfig = TrainingConfig()
 
 
@@ -94,8 +94,8 @@ class EngineConfig:
         feedback: What each kind of feedback says.
     """
 
-    seed: int = Field(0, ge=0)
-    sources: tuple[Source, ...] = Field(("als", "text", "popularity"), min_length=1)
+    seed: int = Field(default=0, ge=0)
+    sources: tuple[SourceName, ...] = Field(default=("als", "text", "popularity"), min_length=1)
     checkpoint: str = DEFAULT_CHECKPOINT
     encoder: TextEncoderConfig = TextEncoderConfig()
     als: AlsConfig = AlsConfig()
@@ -103,7 +103,7 @@ class EngineConfig:
     popularity: PopularityConfig = PopularityConfig()
     fusion: FusionConfig = FusionConfig()
     rerank: RerankConfig = RerankConfig()
-    export: ExportConfig = field(default_factory=ExportConfig)
+    export: ExportConfig = ExportConfig()
     feedback: FeedbackPolicy = FeedbackPolicy()
 
     @classmethod

@@ -22,14 +22,13 @@ from retrieval.candidates import NO_ITEM, Candidates, Queries, Requests
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
-from retrieval.ids import UNKNOWN
+from retrieval.ids import UNKNOWN, Ids
 from retrieval.interactions import Interactions, microseconds
 from retrieval.similar import similar_items
 
 BLOCK_USERS = 1024  # users ranked at once: the candidates of a block, with every source's score, stay in memory
 
 OnUnknown = Literal["popular", "raise"]
-Ids = Sequence[Any] | pd.Series | pd.Index
 
 
 class Engine:
@@ -104,8 +103,7 @@ class Engine:
         Raises:
             InputError: An argument cannot be used; the message says which and why.
         """
-        if not 1 <= k <= len(self.catalogue):
-            raise InputError(f"k = {k}, but it must lie between 1 and the {len(self.catalogue)} items of the catalogue.")
+        self._check_k(k, len(self.catalogue))
         ids, histories = self._asked(user_ids, history, on_unknown)
         allowed = self.catalogue.allowed(allow, deny, where)
         requests = Requests(histories, allowed, exclude_seen, self._queries(query, len(ids)))
@@ -130,7 +128,9 @@ class Engine:
         """
         items = self.catalogue.require(item_ids, "rank")
         if not len(items) or len(np.unique(items)) < len(items):
-            raise InputError(f"rank: {len(items)} items with {len(np.unique(items))} distinct ids; pass each item once.")
+            raise InputError(
+                f"rank: {len(items)} items with {len(np.unique(items))} distinct ids; pass each item once."
+            )
         ids, histories = self._asked([user_id], None, on_unknown)
         everything = np.ones(len(self.catalogue), np.bool_)
         requests = Requests(histories, everything, False, self._queries(query, 1))
@@ -146,8 +146,7 @@ class Engine:
         Raises:
             InputError: An item is unknown, or ``k`` is not below the catalogue's size.
         """
-        if not 1 <= k < len(self.catalogue):
-            raise InputError(f"k = {k}, but each item has {len(self.catalogue) - 1} others.")
+        self._check_k(k, len(self.catalogue) - 1)
         items = self.catalogue.require(item_ids, "similar_items")
         found, scores = similar_items(self.retriever.sources, items, k)
         table = self._table(self.catalogue.ids.at(items), found, scores)
@@ -162,8 +161,7 @@ class Engine:
         Raises:
             InputError: A user is unknown, or ``k`` is out of range.
         """
-        if not 1 <= k <= len(self.catalogue):
-            raise InputError(f"k = {k}, but it must lie between 1 and the {len(self.catalogue)} items of the catalogue.")
+        self._check_k(k, len(self.catalogue))
         everybody = self.users.ids if user_ids is None else _listed(user_ids)
         everything = np.ones(len(self.catalogue), np.bool_)
         for rows in _blocks(len(everybody)):
@@ -208,6 +206,12 @@ class Engine:
 
         return save_engine(self, Path(folder))
 
+    def _check_k(self, k: int, most: int) -> None:
+        if not 1 <= k <= most:
+            raise InputError(
+                f"k = {k}, but it must lie between 1 and {most}: the catalogue has {len(self.catalogue)} items."
+            )
+
     def _take_in(self, events: pd.DataFrame) -> None:
         events = events[events["kind"] != "skip"]  # a skipped item may return
         if len(events):
@@ -236,11 +240,13 @@ class Engine:
     def _given(self, user_ids: Ids | None, history: pd.DataFrame) -> tuple[Sequence[Any], Histories]:
         for name in ("user_id", "item_id"):
             if name not in history.columns:
-                raise InputError(f"history: no column {name!r}; the columns are {', '.join(map(str, history.columns))}.")
-        ids = _listed(pd.unique(history["user_id"]) if user_ids is None else user_ids)
+                raise InputError(
+                    f"history: no column {name!r}; the columns are {', '.join(map(str, history.columns))}."
+                )
+        ids = _listed(history["user_id"].unique().tolist() if user_ids is None else user_ids)
         table = history.assign(
-            weight=history["weight"] if "weight" in history else 1.0,
-            datetime=history["datetime"] if "datetime" in history else pd.Timestamp(0),
+            weight=history.get("weight", 1.0),
+            datetime=history.get("datetime", pd.Timestamp(0)),
         )
         return ids, Interactions.from_frame(table, self.catalogue, ids).histories
 
@@ -249,7 +255,9 @@ class Engine:
             return None
         texts = (query,) * n if isinstance(query, str) else tuple(query)
         if len(texts) != n or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise InputError(f"query: {len(texts)} texts for {n} users; pass one for all, or one each, none of them empty.")
+            raise InputError(
+                f"query: {len(texts)} texts for {n} users; pass one for all, or one each, none of them empty."
+            )
         distinct = sorted(set(texts))
         vectors = self.encoder.encode(distinct)
         return Queries(texts, vectors[[distinct.index(text) for text in texts]])
@@ -258,7 +266,7 @@ class Engine:
         candidates = self.retriever.retrieve(requests, max(k, self.config.rerank.depth))
         return self.reranker.rerank(requests, candidates).head(k)
 
-    def _table(self, ids: Sequence[Any], items: NDArray[np.int64], scores: NDArray[np.float32]) -> pd.DataFrame:
+    def _table(self, ids: Ids, items: NDArray[np.int64], scores: NDArray[np.float32]) -> pd.DataFrame:
         rows, ranks = np.nonzero(items != NO_ITEM)
         return pd.DataFrame(
             {

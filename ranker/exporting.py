@@ -128,9 +128,7 @@ def retrieval_task(histories: Histories, catalogue: Catalogue, rng: np.random.Ge
     )
 
 
-def ranking_task(
-    histories: Histories, engine: Engine, reranker: PairReranker, rng: np.random.Generator
-) -> RankingTask:
+def ranking_task(histories: Histories, engine: Engine, reranker: PairReranker, rng: np.random.Generator) -> RankingTask:
     """Real rankings for the cross-encoder: users' candidates before their newest event, which is the relevant item."""
     rows = np.sort(rng.permutation(np.flatnonzero(histories.lengths > 1))[:MAX_LISTS])
     newest = histories.indptr[rows + 1] - 1

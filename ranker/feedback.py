@@ -39,13 +39,13 @@ class FeedbackPolicy:
     it is not recommended to that user again; a skipped item may return.
     """
 
-    click: float = Field(1.0, gt=0)
-    dwell: float = Field(1.0, gt=0)
-    cart: float = Field(2.0, gt=0)
-    purchase: float = Field(4.0, gt=0)
-    like: float = Field(4.0, gt=0)
-    dwell_seconds: float = Field(10.0, ge=0)
-    rating_from: float = Field(4.0, gt=0)
+    click: float = Field(default=1.0, gt=0)
+    dwell: float = Field(default=1.0, gt=0)
+    cart: float = Field(default=2.0, gt=0)
+    purchase: float = Field(default=4.0, gt=0)
+    like: float = Field(default=4.0, gt=0)
+    dwell_seconds: float = Field(default=10.0, ge=0)
+    rating_from: float = Field(default=4.0, gt=0)
 
     def weights(self, events: pd.DataFrame) -> NDArray[np.float32]:
         """The weight of each event, 0 for a negative one."""
@@ -78,7 +78,7 @@ def checked_events(events: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
             f"feedback: no column {missing[0]!r}; the columns are {', '.join(map(str, events.columns))}. "
             f"Needed are {', '.join(COLUMNS)}."
         )
-    table = pd.DataFrame({name: events[name] if name in events else np.nan for name in COLUMNS})
+    table = pd.DataFrame({name: events.get(name, np.nan) for name in COLUMNS})
     for name in ("event_id", "user_id", "item_id", "kind"):
         _refuse(table[name].isna(), table, f"{name} is missing")
     table["event_id"] = table["event_id"].astype(str)

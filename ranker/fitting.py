@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from encoders import PairCrossEncoder, TextEncoder
 from encoders.errors import ConfigError
-from ranker.config import EngineConfig, Source
+from ranker.config import EngineConfig, SourceName
 from ranker.engine import Engine
 from ranker.lists import LabelledLists, held_out_events, labelled_lists
 from ranker.log import IN_MEMORY, FeedbackLog
@@ -19,7 +19,7 @@ from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts, Reranker
 from ranker.training import TrainingReport, fine_tune
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
-from retrieval.candidates import Retriever
+from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever, learn_weights, standardised
 from retrieval.histories import Histories
@@ -31,7 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 def fit(
-    interactions: pd.DataFrame, items: pd.DataFrame, config: EngineConfig = EngineConfig(), *, progress: bool = True
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    config: EngineConfig = EngineConfig(),
+    *,
+    progress: bool = True,
 ) -> Engine:
     """Fit an engine.
 
@@ -80,9 +84,9 @@ def fit(
     )
 
 
-def _sources(histories: Histories, vectors: NDArray[np.float32], config: EngineConfig) -> dict[str, Retriever]:
+def _sources(histories: Histories, vectors: NDArray[np.float32], config: EngineConfig) -> dict[str, Source]:
     n_items = len(vectors)
-    build: dict[Source, Callable[[], Retriever]] = {
+    build: dict[SourceName, Callable[[], Source]] = {
         "als": lambda: AlsRetriever.fit(histories, n_items, config.als, config.seed),
         "text": lambda: TextRetriever.fit(vectors, config.text, config.seed),
         "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity),

@@ -45,9 +45,7 @@ class LabelledLists:
         return self.take(np.flatnonzero(~in_second)), self.take(np.flatnonzero(in_second))
 
 
-def held_out_events(
-    log: Histories, holdout: int, max_events: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def held_out_events(log: Histories, holdout: int, max_events: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """The newest ``holdout`` positive events of each user who has more than that, as positions in ``log.items``.
 
     An event on an item that the user had before is passed over: a seen item is never shown, so it cannot be chosen.
@@ -69,10 +67,9 @@ def held_out_events(
         )
     eligible.sort()
     events = (log.indptr[eligible + 1][:, None] - np.arange(holdout, 0, -1)).ravel()
-    repeated = [log.items[event] in log.items[log.indptr[row] : event] for event, row in zip(
-        events, np.repeat(eligible, holdout), strict=True
-    )]
-    return events[~np.array(repeated, np.bool_)]
+    owners = np.repeat(eligible, holdout)
+    fresh = [log.items[e] not in log.items[log.indptr[row] : e] for e, row in zip(events, owners, strict=True)]
+    return np.compress(fresh, events)
 
 
 def labelled_lists(log: Histories, events: NDArray[np.int64], retriever: FusedRetriever, n_items: int) -> LabelledLists:

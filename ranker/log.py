@@ -98,9 +98,9 @@ class FeedbackLog:
         """Every event in the order of arrival, with the columns ``ranker.feedback.COLUMNS``."""
         with self._lock:
             try:
-                rows = self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM events ORDER BY offset").fetchall()
+                rows = self._connection.execute(f"{SELECT} ORDER BY offset").fetchall()
             except sqlite3.Error as error:
-                raise ArtifactError(f"{self.path}: the log cannot be read ({error}). Restore it from a backup.") from error
+                raise ArtifactError(f"{self.path}: cannot be read ({error}). Restore it from a backup.") from error
         events = pd.DataFrame(rows, columns=list(COLUMNS))
         events["value"] = events["value"].astype("float64")
         events["datetime"] = events["datetime"].astype("int64").astype("datetime64[us]")

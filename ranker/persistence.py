@@ -1,10 +1,10 @@
 """Engines on disk: which part of an engine lies in which file of a version.
 
-    config.yaml  catalogue.parquet  training.json
-    users/       the log that the engine was fitted on
-    encoder/     the text encoder: a Hugging Face checkpoint, or its ONNX export
-    fusion.json  sources/als/  sources/text/  sources/popularity/
-    reranker/    blend.json and the cross-encoder; missing where the engine has none
+config.yaml  catalogue.parquet  training.json
+users/       the log that the engine was fitted on
+encoder/     the text encoder: a Hugging Face checkpoint, or its ONNX export
+fusion.json  sources/als/  sources/text/  sources/popularity/
+reranker/    blend.json and the cross-encoder; missing where the engine has none
 """
 
 from __future__ import annotations

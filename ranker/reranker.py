@@ -40,8 +40,8 @@ class Blend:
         cross_encoder: Weight of the cross-encoder's logit.
     """
 
-    fused: float = Field(1.0, ge=0)
-    cross_encoder: float = Field(1.0, ge=0)
+    fused: float = Field(default=1.0, ge=0)
+    cross_encoder: float = Field(default=1.0, ge=0)
 
 
 class PairTexts:
@@ -107,7 +107,9 @@ class PairReranker:
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The same candidates, the first ``depth`` of each request in blended order."""
         head = candidates.head(self.depth)
-        blended = standardised(self.opinions(requests, head)) @ np.array([self.blend.fused, self.blend.cross_encoder], np.float32)
+        blended = standardised(self.opinions(requests, head)) @ np.array(
+            [self.blend.fused, self.blend.cross_encoder], np.float32
+        )
         scores = candidates.scores.copy()
         scores[:, : self.depth] = blended
         # What was not scored keeps its distances, shifted to end below the last that was.

@@ -154,9 +154,7 @@ class _Collator:
         return {**{name: torch.from_numpy(array) for name, array in arrays.items()}, "labels": labels}
 
 
-def _training_pairs(
-    lists: LabelledLists, texts: PairTexts, negatives: int, rng: np.random.Generator
-) -> list[Example]:
+def _training_pairs(lists: LabelledLists, texts: PairTexts, negatives: int, rng: np.random.Generator) -> list[Example]:
     examples: list[Example] = []
     contexts = texts.contexts(lists.requests)
     for items, chosen, context in zip(lists.candidates.items, lists.chosen, contexts, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from encoders.errors import ArtifactError, InputError
 from retrieval.histories import Histories
-from retrieval.ids import UNKNOWN, IdMap
+from retrieval.ids import UNKNOWN, IdMap, Ids
 from retrieval.interactions import Interactions
 from retrieval.storage import load_array
 
@@ -43,15 +42,16 @@ class UserHistories:
         with self._lock:
             return [*self.base.users.ids, *self._newcomers]
 
-    def rows(self, user_ids: Sequence[object]) -> NDArray[np.int64]:
+    def rows(self, user_ids: Ids) -> NDArray[np.int64]:
         """Each user's row, UNKNOWN for a user without any event."""
         rows = self.base.users.positions(user_ids)
+        listed = list(user_ids)
         with self._lock:
             for at in np.flatnonzero(rows == UNKNOWN):
-                rows[at] = self._newcomers.get(user_ids[at], UNKNOWN)
+                rows[at] = self._newcomers.get(listed[at], UNKNOWN)
         return rows
 
-    def histories(self, user_ids: Sequence[object]) -> Histories:
+    def histories(self, user_ids: Ids) -> Histories:
         """The history of each user, empty for a user without any event."""
         rows = self.rows(user_ids)
         in_base = np.flatnonzero((rows != UNKNOWN) & (rows < len(self.base.users)))
@@ -68,7 +68,7 @@ class UserHistories:
             len(rows),
         )
 
-    def check(self, user_ids: Sequence[object]) -> None:
+    def check(self, user_ids: Ids) -> None:
         """Raise InputError where an id is of another kind (integer, string) than the known ones."""
         integers = self.base.users.are_integers
         for user_id in user_ids:
@@ -78,7 +78,7 @@ class UserHistories:
 
     def extend(
         self,
-        user_ids: Sequence[object],
+        user_ids: Ids,
         items: NDArray[np.int64],
         weights: NDArray[np.float32],
         times: NDArray[np.int64],
@@ -118,10 +118,11 @@ class UserHistories:
         times = load_array(folder / "times.npy", np.int64, ndim=1)
         out_of_range = len(items) and (items.min() < 0 or items.max() >= n_items)
         if len(indptr) != len(users) + 1 or out_of_range or (np.diff(indptr) < 0).any():
-            raise ArtifactError(f"{folder}: users, histories and catalogue do not belong together. Save the engine again.")
+            raise ArtifactError(
+                f"{folder}: users, histories and catalogue do not belong together. Save the engine again."
+            )
         try:
             histories = Histories(indptr, items, weights, times)
         except InputError as error:
             raise ArtifactError(f"{folder}: {error}") from error
         return cls(Interactions(users, histories))
-

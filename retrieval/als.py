@@ -31,11 +31,11 @@ class AlsConfig:
             always counts all the same.
     """
 
-    factors: int = Field(64, ge=1)
-    regularization: float = Field(0.1, gt=0)
-    alpha: float = Field(4.0, gt=0)
-    iterations: int = Field(15, ge=1)
-    half_life: float | None = Field(None, gt=0)
+    factors: int = Field(default=64, ge=1)
+    regularization: float = Field(default=10.0, gt=0)
+    alpha: float = Field(default=0.2, gt=0)
+    iterations: int = Field(default=15, ge=1)
+    half_life: float | None = Field(default=5.0, gt=0)
 
 
 class AlsRetriever:
@@ -55,19 +55,24 @@ class AlsRetriever:
         factors = item_factors.astype(np.float64)
         self._background = factors.T @ factors + config.regularization * np.eye(factors.shape[1])
 
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.item_factors)
+
     @classmethod
     def fit(cls, histories: Histories, n_items: int, config: AlsConfig, seed: int) -> AlsRetriever:
         """Train on users' positive events; an event of weight w has confidence 1 + alpha · w."""
         liked = histories.liked()
         confidence = sparse.csr_matrix(liked.matrix(1 + config.alpha * liked.weights, n_items))
-        model = AlternatingLeastSquares(
-            factors=config.factors,
-            regularization=config.regularization,
-            alpha=1.0,  # the matrix holds confidences already
-            iterations=config.iterations,
-            random_state=seed,
-        )
         with threadpool_limits(1, "blas"):  # implicit runs its own threads; BLAS threads inside them are a slowdown
+            model = AlternatingLeastSquares(
+                factors=config.factors,
+                regularization=config.regularization,
+                alpha=1.0,  # the matrix holds confidences already
+                iterations=config.iterations,
+                random_state=seed,
+            )
             model.fit(confidence, show_progress=False)
         return cls(np.ascontiguousarray(model.item_factors, np.float32), config)
 
@@ -105,9 +110,9 @@ class AlsRetriever:
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The predicted preference of given items (U, K); -inf for a user without a positive event."""
         vectors = self.user_vectors(requests.histories)
-        scores = np.einsum("ud,ukd->uk", vectors, self.item_factors[items])
-        scores[(items == NO_ITEM) | ~vectors.any(axis=1)[:, None]] = -np.inf
-        return scores
+        preferences = np.einsum("ud,ukd->uk", vectors, self.item_factors[items])
+        nothing = (items == NO_ITEM) | ~vectors.any(axis=1, keepdims=True)
+        return np.where(nothing, np.float32(-np.inf), preferences)
 
     def save(self, folder: Path) -> None:
         """Write the factors and the settings into this empty folder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -80,7 +81,10 @@ class Candidates:
     sources: tuple[str, ...]  # (S,) the sources' names
 
     def __post_init__(self) -> None:
-        if self.items.shape != self.scores.shape or self.by_source.shape != (*self.items.shape, len(self.sources)):
+        if self.items.shape != self.scores.shape or self.by_source.shape != (
+            *self.items.shape,
+            len(self.sources),
+        ):
             raise InputError(
                 f"Candidates: items {self.items.shape}, scores {self.scores.shape} and by_source "
                 f"{self.by_source.shape} of {len(self.sources)} sources do not line up: each item needs one score "
@@ -114,12 +118,25 @@ class Candidates:
 class Retriever(Protocol):
     """A source of candidates. A batch equals its rows one by one, and inputs are left unchanged."""
 
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue that it covers."""
+        ...
+
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, best first."""
         ...
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """This source's score of given items (U, K); -inf where it has nothing to say, and beside NO_ITEM."""
+        ...
+
+
+class Source(Retriever, Protocol):
+    """A retriever that is trained and kept on disk."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was trained into this empty folder."""
         ...
 
 

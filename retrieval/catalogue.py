@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from encoders.errors import InputError
-from retrieval.ids import UNKNOWN, IdMap
+from retrieval.ids import UNKNOWN, IdMap, Ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def require(self, item_ids: Sequence[object] | pd.Series, where: str) -> NDArray[np.int64]:
+    def require(self, item_ids: Ids, where: str) -> NDArray[np.int64]:
         """The positions of these ids.
 
         Args:
@@ -70,8 +70,8 @@ class Catalogue:
 
     def allowed(
         self,
-        allow: Sequence[object] | None = None,
-        deny: Sequence[object] | None = None,
+        allow: Ids | None = None,
+        deny: Ids | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> NDArray[np.bool_]:
         """Which items (I,) pass an allow list, a deny list and attribute filters.

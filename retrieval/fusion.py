@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from scipy import optimize
 
 from encoders.errors import InputError
-from retrieval.candidates import NO_ITEM, Candidates, Requests, Retriever
+from retrieval.candidates import NO_ITEM, Candidates, Requests, Source
 
 SEARCH = "text"  # the source that answers free-text queries
 
@@ -32,8 +32,8 @@ class FusionConfig:
 
     method: Literal["weighted", "rrf"] = "weighted"
     weights: Mapping[str, float] | None = None
-    depth: int = Field(200, ge=1)
-    rank_constant: float = Field(60.0, gt=0)
+    depth: int = Field(default=200, ge=1)
+    rank_constant: float = Field(default=60.0, gt=0)
 
 
 class FusedRetriever:
@@ -48,7 +48,7 @@ class FusedRetriever:
     what it found.
     """
 
-    def __init__(self, sources: Mapping[str, Retriever], weights: Mapping[str, float], config: FusionConfig) -> None:
+    def __init__(self, sources: Mapping[str, Source], weights: Mapping[str, float], config: FusionConfig) -> None:
         unknown = set(weights) - set(sources)
         if unknown or set(sources) - set(weights) or min(weights.values(), default=0) < 0:
             raise InputError(
@@ -58,6 +58,15 @@ class FusedRetriever:
         self.weights = {name: float(weights[name]) for name in self.sources}
         self.config = config
 
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        return next(iter(self.sources.values())).n_items
+
+    def replacing(self, name: str, source: Source) -> FusedRetriever:
+        """The same fusion with another source under this name."""
+        return FusedRetriever({**self.sources, name: source}, self.weights, self.config)
+
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, best first."""
         return self.union(requests, k).head(k)
@@ -66,7 +75,9 @@ class FusedRetriever:
         """Everything that a source proposed at depth ``max(k, config.depth)``, in fused order."""
         depth = max(k, self.config.depth)
         if requests.queries is not None and SEARCH not in self.sources:
-            raise InputError(f"A text query needs the source {SEARCH!r}, but this engine has {', '.join(self.sources)}.")
+            raise InputError(
+                f"A text query needs the source {SEARCH!r}, but this engine has {', '.join(self.sources)}."
+            )
         proposing = [SEARCH] if requests.queries is not None else list(self.sources)
         proposed = [self.sources[name].retrieve(requests, depth).items for name in proposing]
         items = _distinct(np.concatenate(proposed, axis=1))
@@ -78,22 +89,24 @@ class FusedRetriever:
         """Given items (U, K) in fused order."""
         by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
         unordered = Candidates(items, np.zeros(items.shape, np.float32), by_source, tuple(self.sources))
-        return unordered.reordered(self._fuse(by_source))
+        return unordered.reordered(self._fuse(items, by_source))
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The fused score of given items (U, K), comparable within a row and this set of items only."""
         by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
-        return np.where(items == NO_ITEM, np.float32(-np.inf), self._fuse(by_source))
+        return np.where(items == NO_ITEM, np.float32(-np.inf), self._fuse(items, by_source))
 
-    def _fuse(self, by_source: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _fuse(self, items: NDArray[np.int64], by_source: NDArray[np.float32]) -> NDArray[np.float32]:
         weights = np.array(list(self.weights.values()), np.float32)
         if self.config.method == "weighted":
-            return standardised(by_source) @ weights
-        order = np.argsort(-by_source, axis=1, kind="stable")
+            fused: NDArray[np.float32] = standardised(by_source) @ weights
+            return fused
+        order = np.lexsort((np.broadcast_to(items[:, :, None], by_source.shape), -by_source), axis=1)
         ranks = np.empty_like(order)
         np.put_along_axis(ranks, order, np.arange(1, order.shape[1] + 1)[None, :, None], axis=1)
         reciprocal = np.where(np.isneginf(by_source), 0, 1 / (self.config.rank_constant + ranks))
-        return (reciprocal @ weights).astype(np.float32)
+        summed: NDArray[np.float32] = (reciprocal @ weights).astype(np.float32)
+        return summed
 
 
 def standardised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -113,7 +126,10 @@ def standardised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def learn_weights(
-    features: NDArray[np.float32], items: NDArray[np.int64], positives: NDArray[np.int64], penalty: float = 0.01
+    features: NDArray[np.float32],
+    items: NDArray[np.int64],
+    positives: NDArray[np.int64],
+    penalty: float = 0.01,
 ) -> NDArray[np.float64]:
     """Non-negative weights that put each list's positive item first (listwise softmax; Cao et al., ICML 2007).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from encoders.errors import ArtifactError, InputError
+
+Ids: TypeAlias = Sequence[Any] | pd.Series | pd.Index
 
 UNKNOWN = -1  # the position of an id that the map does not hold
 
@@ -51,7 +54,7 @@ class IdMap:
         """Whether the ids are integers (strings otherwise)."""
         return bool(self._index.dtype.kind == "i")
 
-    def positions(self, ids: Sequence[object] | pd.Series | pd.Index) -> NDArray[np.int64]:
+    def positions(self, ids: Ids) -> NDArray[np.int64]:
         """Where each id stands, ``UNKNOWN`` for an id that the map does not hold."""
         return self._index.get_indexer(pd.Index(ids)).astype(np.int64)
 

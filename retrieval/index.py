@@ -31,10 +31,10 @@ class IndexConfig:
     """
 
     kind: Literal["auto", "flat", "hnsw", "ivf"] = "auto"
-    hnsw_from: int = Field(50_000, ge=1)
-    ivf_from: int = Field(2_000_000, ge=1)
-    min_recall: float = Field(0.98, gt=0, le=1)
-    threads: int = Field(1, ge=1)
+    hnsw_from: int = Field(default=50_000, ge=1)
+    ivf_from: int = Field(default=2_000_000, ge=1)
+    min_recall: float = Field(default=0.98, gt=0, le=1)
+    threads: int = Field(default=1, ge=1)
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ HNSW_LINKS = 32
 RECALL_QUERIES = 256
 
 
-def build_index(
-    vectors: NDArray[np.float32], config: IndexConfig, seed: int
-) -> tuple[faiss.Index, IndexReport]:
+def build_index(vectors: NDArray[np.float32], config: IndexConfig, seed: int) -> tuple[faiss.Index, IndexReport]:
     """Build an inner-product index over unit vectors (I, dim).
 
     Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 from encoders.errors import InputError
 from retrieval.catalogue import Catalogue
 from retrieval.histories import Histories
-from retrieval.ids import IdMap
+from retrieval.ids import IdMap, Ids
 
 COLUMNS = ("user_id", "item_id", "weight", "datetime")
 
@@ -24,9 +23,7 @@ class Interactions:
     histories: Histories
 
     @classmethod
-    def from_frame(
-        cls, frame: pd.DataFrame, catalogue: Catalogue, users: Sequence[object] | None = None
-    ) -> Interactions:
+    def from_frame(cls, frame: pd.DataFrame, catalogue: Catalogue, users: Ids | None = None) -> Interactions:
         """Group a table of ``user_id, item_id, weight, datetime`` by user.
 
         Args:
@@ -64,7 +61,9 @@ class Interactions:
         id_map = IdMap(pd.unique(frame["user_id"]) if users is None else users)
         rows = id_map.positions(frame["user_id"])
         if (rows < 0).any():
-            raise InputError(f"interactions: user {frame['user_id'].iloc[int((rows < 0).argmax())]!r} was not asked for.")
+            raise InputError(
+                f"interactions: user {frame['user_id'].iloc[int((rows < 0).argmax())]!r} was not asked for."
+            )
         times = microseconds(frame["datetime"])
         return cls(id_map, Histories.from_rows(rows, items, weights.astype(np.float32), times, len(id_map)))
 

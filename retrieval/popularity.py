@@ -24,7 +24,7 @@ class PopularityConfig:
         half_life_days: Days, back from the newest event, after which an event counts half (None: all count the same).
     """
 
-    half_life_days: float | None = Field(None, gt=0)
+    half_life_days: float | None = Field(default=None, gt=0)
 
 
 class PopularityRetriever:
@@ -36,6 +36,11 @@ class PopularityRetriever:
 
     def __init__(self, item_scores: NDArray[np.float32]) -> None:
         self.item_scores = item_scores
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.item_scores)
 
     @classmethod
     def fit(cls, histories: Histories, n_items: int, config: PopularityConfig) -> PopularityRetriever:

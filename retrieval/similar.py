@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from encoders.errors import InputError
 from retrieval.als import AlsRetriever
-from retrieval.candidates import Retriever, top_k
+from retrieval.candidates import Source, top_k
 from retrieval.text import TextRetriever
 
 
 def similar_items(
-    sources: Mapping[str, Retriever], items: NDArray[np.int64], k: int
+    sources: Mapping[str, Source], items: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``k`` items nearest to each of these, by the mean of their cosines in ALS and in text space.
 

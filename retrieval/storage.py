@@ -12,16 +12,17 @@ from pydantic import TypeAdapter, ValidationError
 from encoders.errors import ArtifactError
 
 Settings = TypeVar("Settings")
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-def load_array(path: Path, dtype: type[np.generic], ndim: int) -> NDArray[np.generic]:
+def load_array(path: Path, dtype: type[Scalar], ndim: int) -> NDArray[Scalar]:
     """A memory-mapped array of the expected kind.
 
     Raises:
         ArtifactError: The file is missing, is no array, or has another type or number of dimensions.
     """
     try:
-        array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Scalar] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ArtifactError(f"{path}: not a readable array ({error}). Save the engine again.") from error
     if array.dtype != dtype or array.ndim != ndim:

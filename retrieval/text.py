@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -12,7 +13,6 @@ from pydantic.dataclasses import dataclass
 
 from encoders.errors import ArtifactError, InputError
 from retrieval.candidates import NO_ITEM, Candidates, Requests
-from retrieval.histories import Histories
 from retrieval.index import IndexConfig, IndexReport, build_index
 from retrieval.storage import load_array, load_settings, save_settings
 
@@ -26,7 +26,7 @@ class TextConfig:
         index: Settings of the vector index.
     """
 
-    half_life: float | None = Field(3.0, gt=0)
+    half_life: float | None = Field(default=1.0, gt=0)
     index: IndexConfig = IndexConfig()
 
 
@@ -47,6 +47,11 @@ class TextRetriever:
         self.index = index
         self.report = report
         self.config = config
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.vectors)
 
     @classmethod
     def fit(cls, vectors: NDArray[np.float32], config: TextConfig, seed: int) -> TextRetriever:
@@ -98,7 +103,7 @@ class TextRetriever:
             np.pad(np.take_along_axis(scores, order, axis=1), pad, constant_values=-np.inf),
         )
 
-    def _parameters(self, allowed: NDArray[np.bool_]) -> faiss.SearchParameters | None:
+    def _parameters(self, allowed: NDArray[np.bool_]) -> Any:
         """Search within the allowed items at the index's own effort; FAISS resets it where a selector is given."""
         if allowed.all():
             return None
@@ -112,9 +117,9 @@ class TextRetriever:
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cosine of given items (U, K); -inf for a request without a query or a positive event."""
         vectors = self.request_vectors(requests)
-        scores = np.einsum("ud,ukd->uk", vectors, self.vectors[items])
-        scores[(items == NO_ITEM) | ~vectors.any(axis=1)[:, None]] = -np.inf
-        return scores
+        cosines = np.einsum("ud,ukd->uk", vectors, self.vectors[items])
+        nothing = (items == NO_ITEM) | ~vectors.any(axis=1, keepdims=True)
+        return np.where(nothing, np.float32(-np.inf), cosines)
 
     def save(self, folder: Path) -> None:
         """Write the vectors, the settings, and the index where it is more than the vectors themselves."""
@@ -135,7 +140,7 @@ class TextRetriever:
         report = load_settings(IndexReport, folder / "index.json")
         vectors = load_array(folder / "vectors.npy", np.float32, ndim=2)
         if report.kind == "flat":
-            index = faiss.IndexFlatIP(vectors.shape[1])
+            index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
             index.add(np.ascontiguousarray(vectors))
         else:
             try:

@@ -113,9 +113,7 @@ def _load(package: _Package, folder: Path) -> MovieLens:
     if not _has_rows(found.items, package.n_items):
         _write_parquet(_read_items(package, _fetch(package, folder)), found.items, package.n_items)
     if not _has_rows(found.interactions, package.n_interactions):
-        _write_parquet(
-            _read_ratings(package, _fetch(package, folder)), found.interactions, package.n_interactions
-        )
+        _write_parquet(_read_ratings(package, _fetch(package, folder)), found.interactions, package.n_interactions)
     return found
 
 
@@ -184,9 +182,7 @@ def _natural(title: str) -> str:
     """Return "The Matrix" for "Matrix, The", and in brackets "Hate (La Haine)" for "Hate (Haine, La)"."""
     name, bracket, more = html.unescape(title).partition("(")
     # a bracket that was never closed is closed
-    others = re.sub(
-        r"\s*\(([^()]*)\)?", lambda found: f" ({_article_first(found[1].strip())})", bracket + more
-    )
+    others = re.sub(r"\s*\(([^()]*)\)?", lambda found: f" ({_article_first(found[1].strip())})", bracket + more)
     return _article_first(name.strip()) + others
 
 

@@ -57,9 +57,7 @@ def read_table(source: Source, *, ids: Collection[str] = (), texts: Collection[s
             raise InputError(f"{path} cannot be read as {path.suffix[1:].upper()}: {reason}.") from error
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(
-            f"{source_name(source)} has more than one column named {', '.join(twice)}: rename them."
-        )
+        raise InputError(f"{source_name(source)} has more than one column named {', '.join(twice)}: rename them.")
     return table
 
 
@@ -118,9 +116,7 @@ def _read_parquet(path: Path) -> tuple[list[str], pd.DataFrame]:
         columns = file.read()
     # Nullable integers keep 64-bit ids exact beside missing ones; without the pandas metadata, which another
     # program may have written wrongly, an index column is a column like the others.
-    table: pd.DataFrame = columns.to_pandas(
-        ignore_metadata=True, types_mapper={pa.int64(): pd.Int64Dtype()}.get
-    )
+    table: pd.DataFrame = columns.to_pandas(ignore_metadata=True, types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     return list(columns.column_names), table
 
 

@@ -29,9 +29,7 @@ def read_times(values: pd.Series, unit: TimeUnit) -> pd.Series:
     """
     if pd.api.types.is_datetime64_any_dtype(values):
         times = (
-            values.dt.tz_localize(None)
-            if values.dt.tz is None
-            else values.dt.tz_convert("UTC").dt.tz_localize(None)
+            values.dt.tz_localize(None) if values.dt.tz is None else values.dt.tz_convert("UTC").dt.tz_localize(None)
         )
     elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         times = _from_numbers(values, unit)

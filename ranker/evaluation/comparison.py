@@ -140,9 +140,7 @@ def _interval_of_mean(
 
 def _check(name: str, values: NDArray[np.float64], confidence: float) -> None:
     if values.ndim != 1 or len(values) < 2:
-        raise InputError(
-            f"{name} has shape {values.shape}: it needs one value for each of two users or more."
-        )
+        raise InputError(f"{name} has shape {values.shape}: it needs one value for each of two users or more.")
     n_unusable = int((~np.isfinite(values)).sum())
     if n_unusable:
         raise InputError(

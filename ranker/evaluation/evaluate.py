@@ -78,7 +78,7 @@ def evaluate(engine: Engine, test: pd.DataFrame, *, cutoffs: Sequence[int] = (5,
     everything = np.ones(len(engine.catalogue), np.bool_)
     k = min(max(cutoffs), len(engine.catalogue))
     lists: dict[str, list[NDArray[np.int64]]] = {}
-    for rows, requests in Requests(histories, everything).blocks():
+    for _, requests in Requests(histories, everything).blocks():
         candidates = engine.retriever.retrieve(requests, max(k, engine.config.rerank.depth))
         found = {name: source.retrieve(requests, k) for name, source in engine.retriever.sources.items()}
         found[CANDIDATES] = candidates.head(k)

@@ -55,8 +55,7 @@ def per_user_metrics(
     _check_cutoffs(cutoffs, ranked.shape[1])
     if ranked.shape[0] != relevant.shape[0]:
         raise InputError(
-            f"ranked has {ranked.shape[0]:,} rows and relevant {relevant.shape[0]:,}: row u of both "
-            "belongs to user u."
+            f"ranked has {ranked.shape[0]:,} rows and relevant {relevant.shape[0]:,}: row u of both belongs to user u."
         )
     known = relevant.copy()
     known.sum_duplicates()
@@ -70,11 +69,7 @@ def per_user_metrics(
         )
     hits = _hits(ranked[:, : max(cutoffs)], known)
     return pd.DataFrame(
-        {
-            f"{name}@{k}": values
-            for k in cutoffs
-            for name, values in _at_cutoff(hits[:, :k], n_relevant).items()
-        }
+        {f"{name}@{k}": values for k in cutoffs for name, values in _at_cutoff(hits[:, :k], n_relevant).items()}
     )
 
 
@@ -147,8 +142,7 @@ def _check_ranked(ranked: NDArray[np.int64], n_items: int) -> None:
     twice = np.flatnonzero(((ordered[:, :-1] == ordered[:, 1:]) & (ordered[:, 1:] != NO_ITEM)).any(axis=1))
     if twice.size:
         raise InputError(
-            f"{twice.size:,} rows of ranked hold an item twice (first: row {twice[0]}), which would "
-            "count it twice."
+            f"{twice.size:,} rows of ranked hold an item twice (first: row {twice[0]}), which would count it twice."
         )
 
 
