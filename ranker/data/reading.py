@@ -78,7 +78,7 @@ def read_interactions(
         what = "weights that are not finite numbers above zero"
         checks.refuse("bad_weight", ~usable.to_numpy(), ["weight"], what, raw["weight"])
     event = ["user_id", "item_id", "datetime"]
-    repeated = checks.kept & frame[event].duplicated().to_numpy()
+    repeated = _repeats(frame[event], checks.kept)
     checks.leave_out("duplicate_row", repeated, event, "repeats of a user, item and datetime, left out")
     report = checks.settle()
 
@@ -189,5 +189,9 @@ def _sentences(parts: Sequence[pd.Series]) -> pd.Series:
 def _repeats(rows: pd.DataFrame, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return (rows,) True where a row of those `among` equals an earlier one of them."""
     repeated = np.zeros(len(rows), dtype=np.bool_)
-    repeated[among] = rows[among].astype("str").duplicated().to_numpy()  # as strings: lists have no hash
+    chosen = rows[among]
+    objects = [
+        name for name, kind in chosen.dtypes.items() if kind == "object"
+    ]  # lists, say, which have no hash
+    repeated[among] = chosen.astype(dict.fromkeys(objects, "str")).duplicated().to_numpy()
     return repeated

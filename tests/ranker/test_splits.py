@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.errors import InputError
@@ -31,6 +31,7 @@ def assert_partition(interactions: pd.DataFrame, split: Split) -> None:
     assert len(together) == len(interactions)
 
 
+@settings(deadline=None)
 @given(LOGS, st.integers(1, 3))
 def test_leave_one_out_takes_each_users_last_events_in_stable_time_order(
     events: list[tuple[int, int]], holdout: int
@@ -54,6 +55,7 @@ def test_leave_one_out_takes_each_users_last_events_in_stable_time_order(
         assert order == sorted(order)
 
 
+@settings(deadline=None)
 @given(LOGS, st.floats(0.01, 0.99))
 def test_global_temporal_never_trains_on_the_future(
     events: list[tuple[int, int]], test_fraction: float
@@ -75,6 +77,7 @@ def test_global_temporal_never_trains_on_the_future(
     pd.testing.assert_frame_equal(interactions, before)
 
 
+@settings(deadline=None)
 @given(LOGS)
 def test_a_split_repeats_itself(events: list[tuple[int, int]]) -> None:
     interactions = log([*events, (0, 0), (0, 9)])
