@@ -101,7 +101,7 @@ def read_items(
         source: ``.csv``, ``.tsv`` or ``.parquet`` file, or a DataFrame, which is left unchanged.
         columns: The library's names to the table's, where they differ: ``{"item_id": "sku"}``. ``text`` alone
             may name several, which are joined into sentences where they are not empty:
-            ``{"text": ["title", "genres"]}``.
+            ``{"text": ["title", "genres"]}``. Columns of a text file that are read as text stay strings.
         on_bad_rows: ``raise`` to refuse a table with bad rows, ``drop`` to leave them out. Bad rows lack an
             id or a text, or give an item that an earlier row gives differently.
 

@@ -86,6 +86,12 @@ def test_items_come_out_the_same_from_every_kind_of_source(
     assert frame.to_numpy().tolist() == FILMS.to_numpy().tolist()
 
 
+def test_ties_keep_the_order_of_the_source_however_many_they_are() -> None:
+    seconds = np.random.default_rng(0).integers(0, 3, 2_000)  # long enough for an unstable sort to show
+    frame, _ = read_interactions(log_with(datetime=seconds))
+    assert frame["item_id"].tolist() == sorted(range(2_000), key=lambda row: seconds[row])
+
+
 def test_a_dataframe_is_left_unchanged() -> None:
     log, films = LOG.copy(deep=True), FILMS.copy(deep=True)
     frame, _ = read_interactions(log)
@@ -179,6 +185,7 @@ NOON = dt.datetime(2024, 2, 29, 12, 0, 0, 250_000)
         ("2024-02-29 14:00:00.250000+02:00", "s"),
         ("2024-02-29T12:00:00.250Z", "s"),
         (1709208000.25, "s"),
+        (1709208000250000.0, "us"),
         (1709208000250, "ms"),
         ("1709208000250", "ms"),
         (1709208000250000, "us"),
@@ -192,6 +199,12 @@ def test_one_instant_is_read_from_every_notation(
 ) -> None:
     frame, _ = read_interactions(write(log_with(datetime=[value]), tmp_path), time_unit=unit)
     assert frame["datetime"].tolist() == [pd.Timestamp(NOON)]
+
+
+def test_fractions_of_a_second_are_rounded_not_cut() -> None:
+    assert int(531.343496 * 1e6) == 531343495  # the float lies below the microsecond that is meant
+    frame, _ = read_interactions(log_with(datetime=[531.343496]))
+    assert frame["datetime"].tolist() == [pd.Timestamp("1970-01-01 00:08:51.343496")]
 
 
 def test_notations_may_be_mixed_in_one_column() -> None:

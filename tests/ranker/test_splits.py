@@ -86,6 +86,14 @@ def test_a_split_repeats_itself(events: list[tuple[int, int]]) -> None:
     pd.testing.assert_frame_equal(first.train, second.train)
 
 
+def test_ties_keep_their_order_however_many_they_are() -> None:
+    seconds = np.random.default_rng(0).integers(0, 3, 2_000)  # long enough for an unstable sort to show
+    split = leave_one_out(log([(0, int(second)) for second in seconds]), holdout=500)
+    in_order = sorted(range(2_000), key=lambda row: seconds[row])
+    assert split.train["item_id"].tolist() == in_order[:-500]
+    assert split.test["item_id"].tolist() == in_order[-500:]
+
+
 def test_events_at_the_cut_go_to_test() -> None:
     split = global_temporal(log([(0, 1), (1, 2), (2, 2), (3, 2)]), test_fraction=0.25)
     assert split.test["item_id"].tolist() == [1, 2, 3]
