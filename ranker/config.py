@@ -1,0 +1,154 @@
+"""Every setting of an engine in one tree, read from and written to YAML."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from encoders import DEFAULT_CHECKPOINT, ExportConfig, PairCrossEncoderConfig, TextEncoderConfig
+from encoders.errors import ConfigError
+from ranker.feedback import FeedbackPolicy
+from retrieval.als import AlsConfig
+from retrieval.fusion import FusionConfig
+from retrieval.popularity import PopularityConfig
+from retrieval.text import TextConfig
+
+Source = Literal["als", "text", "popularity"]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TrainingConfig:
+    """How the cross-encoder is fine-tuned on labelled lists.
+
+    Attributes:
+        holdout: Newest events of each user that the candidates' sources do not see; each becomes a labelled list.
+        max_lists: Labelled lists at most; a random sample of users where there are more.
+        negatives: Candidates beside the chosen item in a training list, labelled 0.
+        validation_fraction: Share of users whose lists are kept for early stopping and for the blend.
+        epochs: Passes over the training lists at most.
+        batch_size: Pairs in a gradient step.
+        learning_rate: Peak learning rate, after a warm-up over a tenth of the steps.
+        weight_decay: AdamW's.
+        evaluations_per_epoch: How often validation NDCG@10 is measured and a checkpoint kept.
+        patience: Measurements without a better one after which training stops; the best checkpoint is restored.
+        validation_lists: Validation lists scored at each measurement, at most.
+        report_to: Where the Hugging Face Trainer sends its curves.
+    """
+
+    holdout: int = Field(2, ge=1)
+    max_lists: int = Field(4_000, ge=1)
+    negatives: int = Field(4, ge=1)
+    validation_fraction: float = Field(0.2, gt=0, lt=1)
+    epochs: float = Field(1.0, gt=0)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    evaluations_per_epoch: int = Field(3, ge=1)
+    patience: int = Field(2, ge=1)
+    validation_lists: int = Field(100, ge=1)
+    report_to: Literal["none", "tensorboard", "wandb"] = "none"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class RerankConfig:
+    """The cross-encoder that re-orders the best candidates.
+
+    Attributes:
+        enabled: Off leaves the candidates in their fused order.
+        checkpoint: Hub id or folder of an encoder, or of a ready-made cross-encoder.
+        model: Its settings.
+        depth: Candidates of each request that it scores.
+        context_items: Titles of a user's newest liked items that it reads.
+        training: How it is fine-tuned.
+    """
+
+    enabled: bool = True
+    checkpoint: str = DEFAULT_CHECKPOINT
+    model: PairCrossEncoderConfig = PairCrossEncoderConfig()
+    depth: int = Field(20, ge=1)
+    context_items: int = Field(5, ge=1)
+    training: TrainingConfig = TrainingConfig()
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class EngineConfig:
+    """All settings of an engine.
+
+    Attributes:
+        seed: Seed of everything random.
+        sources: The candidate sources in use.
+        checkpoint: Hub id or folder of the text encoder.
+        encoder: Settings of the text encoder.
+        als: Settings of the collaborative source.
+        text: Settings of the text source.
+        popularity: Settings of the popularity source.
+        fusion: How candidates are fused.
+        rerank: The cross-encoder and its training.
+        export: Precisions to export to, and what each may cost.
+        feedback: What each kind of feedback says.
+    """
+
+    seed: int = Field(0, ge=0)
+    sources: tuple[Source, ...] = Field(("als", "text", "popularity"), min_length=1)
+    checkpoint: str = DEFAULT_CHECKPOINT
+    encoder: TextEncoderConfig = TextEncoderConfig()
+    als: AlsConfig = AlsConfig()
+    text: TextConfig = TextConfig()
+    popularity: PopularityConfig = PopularityConfig()
+    fusion: FusionConfig = FusionConfig()
+    rerank: RerankConfig = RerankConfig()
+    export: ExportConfig = field(default_factory=ExportConfig)
+    feedback: FeedbackPolicy = FeedbackPolicy()
+
+    @classmethod
+    def from_yaml(cls, path: Path | str) -> EngineConfig:
+        """Read a YAML file; what it leaves out keeps its default.
+
+        Raises:
+            ConfigError: The file cannot be read, a key is unknown (the message names the nearest known one), or a
+                value is of the wrong type or out of range.
+        """
+        try:
+            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
+        if not isinstance(tree, dict | None):
+            raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}.")
+        return cls.from_dict(tree or {}, str(path))
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any], origin: str = "config") -> EngineConfig:
+        """Check a nested dictionary of settings; see ``from_yaml``."""
+        _check_keys(tree, cls(), origin)
+        try:
+            return TypeAdapter(cls).validate_python(tree)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"{origin}: {name} = {first['input']!r}: {first['msg']}.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, defaults included."""
+        tree: dict[str, Any] = TypeAdapter(EngineConfig).dump_python(self, mode="json")
+        return tree
+
+    def to_yaml(self, path: Path) -> None:
+        """Write every setting, defaults included."""
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def _check_keys(tree: dict[str, Any], settings: Any, origin: str, prefix: str = "") -> None:
+    known = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    for key, value in tree.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix + near[0]!r}?" if near else f"known here are {', '.join(known)}."
+            raise ConfigError(f"{origin}: unknown key {prefix + str(key)!r}; {hint}")
+        if isinstance(value, dict) and is_dataclass(known[key]):
+            _check_keys(value, known[key], origin, f"{prefix}{key}.")

@@ -1,0 +1,286 @@
+"""The engine: who asks, what they have done up to this moment, and what they should see next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from encoders import Encoder
+from encoders.errors import InputError
+from ranker.config import EngineConfig
+from ranker.feedback import checked_events
+from ranker.log import FeedbackLog
+from ranker.reranker import Reranker
+from ranker.training import TrainingReport
+from ranker.users import UserHistories
+from retrieval.candidates import NO_ITEM, Candidates, Queries, Requests
+from retrieval.catalogue import Catalogue
+from retrieval.fusion import FusedRetriever
+from retrieval.histories import Histories
+from retrieval.ids import UNKNOWN
+from retrieval.interactions import Interactions, microseconds
+from retrieval.similar import similar_items
+
+BLOCK_USERS = 1024  # users ranked at once: the candidates of a block, with every source's score, stay in memory
+
+OnUnknown = Literal["popular", "raise"]
+Ids = Sequence[Any] | pd.Series | pd.Index
+
+
+class Engine:
+    """Ranks the items of a catalogue for users, and takes their feedback.
+
+    ``ranker.fit`` and ``ranker.load`` return one; it is whole from then on. ``recommend`` and ``rank`` never learn.
+    It may be used from several threads.
+
+    Args:
+        catalogue: The items.
+        users: What everybody did so far.
+        encoder: Encodes free-text queries, the way it encoded the items.
+        retriever: Proposes candidates.
+        reranker: Re-orders the best of them.
+        log: Where feedback is kept.
+        config: The settings that the parts were made with.
+        training: What the cross-encoder's fine-tuning reached; None where there was none.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        users: UserHistories,
+        encoder: Encoder,
+        retriever: FusedRetriever,
+        reranker: Reranker,
+        log: FeedbackLog,
+        config: EngineConfig,
+        training: TrainingReport | None,
+    ) -> None:
+        self.catalogue = catalogue
+        self.users = users
+        self.encoder = encoder
+        self.retriever = retriever
+        self.reranker = reranker
+        self.log = log
+        self.config = config
+        self.training = training
+        self._take_in(log.read())
+
+    def recommend(
+        self,
+        user_ids: Ids | None = None,
+        k: int = 10,
+        *,
+        history: pd.DataFrame | None = None,
+        query: str | Sequence[str] | None = None,
+        allow: Ids | None = None,
+        deny: Ids | None = None,
+        where: Mapping[str, Any] | None = None,
+        exclude_seen: bool = True,
+        on_unknown: OnUnknown = "popular",
+    ) -> pd.DataFrame:
+        """What each user should see next.
+
+        Args:
+            user_ids: The users; those of ``history`` where it is None.
+            k: Items for each, at most; fewer where filters leave fewer.
+            history: ``user_id, item_id`` and optionally ``weight, datetime``: what these users did, in place of what
+                the engine knows of them. They need not be known.
+            query: A free text that the items should match, for all users or one for each.
+            allow: Only these items.
+            deny: Not these items.
+            where: Attribute filters, see ``Catalogue.allowed``.
+            exclude_seen: Leave out what the user had before.
+            on_unknown: A user without any event gets popular items, or raises.
+
+        Returns:
+            ``user_id, item_id, score, rank``: rank counts from 1; scores compare within one user's list only.
+
+        Raises:
+            InputError: An argument cannot be used; the message says which and why.
+        """
+        if not 1 <= k <= len(self.catalogue):
+            raise InputError(f"k = {k}, but it must lie between 1 and the {len(self.catalogue)} items of the catalogue.")
+        ids, histories = self._asked(user_ids, history, on_unknown)
+        allowed = self.catalogue.allowed(allow, deny, where)
+        requests = Requests(histories, allowed, exclude_seen, self._queries(query, len(ids)))
+        ranked = [self._ranked(requests.take(rows), k) for rows in _blocks(len(ids))]
+        return self._table(ids, np.concatenate([c.items for c in ranked]), np.concatenate([c.scores for c in ranked]))
+
+    def rank(
+        self,
+        user_id: Any,
+        item_ids: Ids,
+        *,
+        query: str | None = None,
+        on_unknown: OnUnknown = "popular",
+    ) -> pd.DataFrame:
+        """These items in the order in which this user should see them; seen ones are kept.
+
+        Returns:
+            ``user_id, item_id, score, rank``, one row per item.
+
+        Raises:
+            InputError: There is no item, one is unknown or given twice, or the user is unknown and may not be.
+        """
+        items = self.catalogue.require(item_ids, "rank")
+        if not len(items) or len(np.unique(items)) < len(items):
+            raise InputError(f"rank: {len(items)} items with {len(np.unique(items))} distinct ids; pass each item once.")
+        ids, histories = self._asked([user_id], None, on_unknown)
+        everything = np.ones(len(self.catalogue), np.bool_)
+        requests = Requests(histories, everything, False, self._queries(query, 1))
+        ranked = self.reranker.rerank(requests, self.retriever.arrange(requests, items[None, :]))
+        return self._table(ids, ranked.items, ranked.scores)
+
+    def similar_items(self, item_ids: Ids, k: int = 10) -> pd.DataFrame:
+        """The items nearest to each of these, by text and by who likes them.
+
+        Returns:
+            ``item_id, similar_item_id, score, rank``; the score is the mean cosine.
+
+        Raises:
+            InputError: An item is unknown, or ``k`` is not below the catalogue's size.
+        """
+        if not 1 <= k < len(self.catalogue):
+            raise InputError(f"k = {k}, but each item has {len(self.catalogue) - 1} others.")
+        items = self.catalogue.require(item_ids, "similar_items")
+        found, scores = similar_items(self.retriever.sources, items, k)
+        table = self._table(self.catalogue.ids.at(items), found, scores)
+        return table.rename(columns={"item_id": "similar_item_id", "user_id": "item_id"})
+
+    def candidates(self, user_ids: Ids | None = None, k: int = 200) -> Iterator[pd.DataFrame]:
+        """The candidates of many users (default: every user), not re-ranked, a block of users at a time.
+
+        Yields:
+            ``user_id, item_id, score, rank`` and each source's own score (missing where it has none).
+
+        Raises:
+            InputError: A user is unknown, or ``k`` is out of range.
+        """
+        if not 1 <= k <= len(self.catalogue):
+            raise InputError(f"k = {k}, but it must lie between 1 and the {len(self.catalogue)} items of the catalogue.")
+        everybody = self.users.ids if user_ids is None else _listed(user_ids)
+        everything = np.ones(len(self.catalogue), np.bool_)
+        for rows in _blocks(len(everybody)):
+            ids, histories = self._asked([everybody[row] for row in rows], None, "raise")
+            found = self.retriever.retrieve(Requests(histories, everything), k)
+            table = self._table(ids, found.items, found.scores)
+            kept = found.by_source[found.items != NO_ITEM]
+            for at, name in enumerate(found.sources):
+                table[name] = np.where(np.isfinite(kept[:, at]), kept[:, at], np.nan)
+            yield table
+
+    def feedback(self, events: pd.DataFrame) -> int:
+        """Take in what users just did; the very next ``recommend`` knows it.
+
+        Args:
+            events: ``event_id, user_id, item_id, kind, value, datetime``; see ``ranker.feedback``. Unchanged.
+
+        Returns:
+            How many events were new. One that was sent before counts once; it returns once all are on disk (an
+            engine that was never saved keeps them in memory until it is).
+
+        Raises:
+            InputError: An event cannot be used; none of the batch is recorded then.
+            ArtifactError: The log could not be written; none of the batch is recorded then.
+        """
+        checked = checked_events(events, self.catalogue)
+        self.users.check(checked["user_id"])
+        new = self.log.append(checked)
+        self._take_in(new)
+        return len(new)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the engine as a new version of ``folder`` and keep feedback there from now on.
+
+        Returns:
+            The version's folder.
+
+        Raises:
+            ArtifactError: The folder holds something else, or the disk refused; what it held is untouched then.
+        """
+        from ranker.persistence import save_engine  # persistence builds engines, so it imports this module
+
+        return save_engine(self, Path(folder))
+
+    def _take_in(self, events: pd.DataFrame) -> None:
+        events = events[events["kind"] != "skip"]  # a skipped item may return
+        if len(events):
+            items = self.catalogue.require(events["item_id"], "feedback log")
+            weights = self.config.feedback.weights(events)
+            self.users.extend(events["user_id"].tolist(), items, weights, microseconds(events["datetime"]))
+
+    def _asked(
+        self, user_ids: Ids | None, history: pd.DataFrame | None, on_unknown: OnUnknown
+    ) -> tuple[Sequence[Any], Histories]:
+        if history is not None:
+            return self._given(user_ids, history)
+        if user_ids is None:
+            raise InputError("recommend: pass user_ids, or a history table whose users are meant.")
+        ids = _listed(user_ids)
+        if on_unknown == "raise":
+            rows = self.users.rows(ids)
+            if (rows == UNKNOWN).any():
+                first = ids[int((rows == UNKNOWN).argmax())]
+                raise InputError(
+                    f"{int((rows == UNKNOWN).sum())} of {len(ids)} users are unknown (first: {first!r}). Check the "
+                    "ids, pass their history, or let on_unknown='popular' answer for them."
+                )
+        return ids, self.users.histories(ids)
+
+    def _given(self, user_ids: Ids | None, history: pd.DataFrame) -> tuple[Sequence[Any], Histories]:
+        for name in ("user_id", "item_id"):
+            if name not in history.columns:
+                raise InputError(f"history: no column {name!r}; the columns are {', '.join(map(str, history.columns))}.")
+        ids = _listed(pd.unique(history["user_id"]) if user_ids is None else user_ids)
+        table = history.assign(
+            weight=history["weight"] if "weight" in history else 1.0,
+            datetime=history["datetime"] if "datetime" in history else pd.Timestamp(0),
+        )
+        return ids, Interactions.from_frame(table, self.catalogue, ids).histories
+
+    def _queries(self, query: str | Sequence[str] | None, n: int) -> Queries | None:
+        if query is None:
+            return None
+        texts = (query,) * n if isinstance(query, str) else tuple(query)
+        if len(texts) != n or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise InputError(f"query: {len(texts)} texts for {n} users; pass one for all, or one each, none of them empty.")
+        distinct = sorted(set(texts))
+        vectors = self.encoder.encode(distinct)
+        return Queries(texts, vectors[[distinct.index(text) for text in texts]])
+
+    def _ranked(self, requests: Requests, k: int) -> Candidates:
+        candidates = self.retriever.retrieve(requests, max(k, self.config.rerank.depth))
+        return self.reranker.rerank(requests, candidates).head(k)
+
+    def _table(self, ids: Sequence[Any], items: NDArray[np.int64], scores: NDArray[np.float32]) -> pd.DataFrame:
+        rows, ranks = np.nonzero(items != NO_ITEM)
+        return pd.DataFrame(
+            {
+                "user_id": pd.Index(ids).take(rows),
+                "item_id": self.catalogue.ids.at(items[rows, ranks]),
+                "score": scores[rows, ranks],
+                "rank": ranks + 1,
+            }
+        )
+
+
+def _listed(ids: Ids) -> list[Any]:
+    if isinstance(ids, str) or not hasattr(ids, "__len__"):
+        raise InputError(f"user_ids = {ids!r}: pass a list of ids, also for one user.")
+    listed = list(ids)
+    if not listed:
+        raise InputError("user_ids is empty; pass at least one user.")
+    if len(set(listed)) < len(listed):
+        raise InputError(f"user_ids holds {len(listed) - len(set(listed))} ids twice; pass each user once.")
+    return listed
+
+
+def _blocks(n: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, n, BLOCK_USERS):
+        yield np.arange(start, min(start + BLOCK_USERS, n))

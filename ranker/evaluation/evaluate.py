@@ -1,0 +1,121 @@
+"""Judging an engine: its order, and that of its every part, against what users then did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from encoders.errors import InputError
+from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
+from ranker.evaluation.metrics import coverage, per_user_metrics
+from retrieval.candidates import Requests
+from retrieval.histories import Histories
+from retrieval.ids import UNKNOWN, IdMap
+
+if TYPE_CHECKING:
+    from ranker.engine import Engine
+
+CANDIDATES = "candidates"  # the fused order, before re-ranking
+ENGINE = "engine"  # the order that is served
+METRIC = "ndcg@10"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well each part of an engine ranked the whole catalogue for the same users.
+
+    Attributes:
+        per_user: System → one row per user (``user_id`` and every metric); systems are the sources by name,
+            ``candidates`` (fused, before the cross-encoder) and ``engine`` (after it).
+        coverage: System → share of the catalogue in somebody's first 10.
+        users_left_out: Users of the test who could not be judged: nothing of theirs was still to be found.
+        seed: Of the bootstrap.
+    """
+
+    per_user: dict[str, pd.DataFrame]
+    coverage: dict[str, float]
+    users_left_out: int
+    seed: int
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Means over users, one row per system."""
+        means = {name: table.drop(columns="user_id").mean() for name, table in self.per_user.items()}
+        return pd.DataFrame(means).T.assign(**{"coverage@10": pd.Series(self.coverage)})
+
+    def interval(self, system: str, metric: str = METRIC) -> MeanInterval:
+        """A system's mean with its bootstrap interval over users."""
+        return bootstrap_mean(self.per_user[system][metric].to_numpy(), seed=self.seed)
+
+    def difference(self, before: str = CANDIDATES, after: str = ENGINE, metric: str = METRIC) -> PairedDifference:
+        """What a step changed, paired by user; by default the effect of the fine-tuned cross-encoder."""
+        return paired_bootstrap(
+            self.per_user[before][metric].to_numpy(), self.per_user[after][metric].to_numpy(), seed=self.seed
+        )
+
+
+def evaluate(engine: Engine, test: pd.DataFrame, *, cutoffs: Sequence[int] = (5, 10, 20), seed: int = 0) -> Evaluation:
+    """Rank the whole catalogue, less what they had seen, for every user of the test.
+
+    Args:
+        engine: Fitted on events that hold none of the test's.
+        test: ``user_id, item_id``: what users did afterwards; every row is relevant.
+        cutoffs: Ranks at which metrics are taken; 10 must be among them.
+        seed: Of the bootstrap.
+
+    Raises:
+        InputError: A column is missing, 10 is no cut-off, or no user can be judged.
+    """
+    if 10 not in cutoffs:
+        raise InputError(f"cutoffs are {tuple(cutoffs)}; the summary is taken at 10, so include it.")
+    users, histories, relevant = _judged(engine, test)
+    everything = np.ones(len(engine.catalogue), np.bool_)
+    k = min(max(cutoffs), len(engine.catalogue))
+    lists: dict[str, list[NDArray[np.int64]]] = {}
+    for rows, requests in Requests(histories, everything).blocks():
+        candidates = engine.retriever.retrieve(requests, max(k, engine.config.rerank.depth))
+        found = {name: source.retrieve(requests, k) for name, source in engine.retriever.sources.items()}
+        found[CANDIDATES] = candidates.head(k)
+        found[ENGINE] = engine.reranker.rerank(requests, candidates).head(k)
+        for name, ranked in found.items():
+            lists.setdefault(name, []).append(ranked.items)
+    ranked_items = {name: np.concatenate(parts) for name, parts in lists.items()}
+    return Evaluation(
+        per_user={
+            name: per_user_metrics(items, relevant, cutoffs).assign(user_id=users)
+            for name, items in ranked_items.items()
+        },
+        coverage={name: coverage(items, len(engine.catalogue), 10) for name, items in ranked_items.items()},
+        users_left_out=test["user_id"].nunique() - len(users),
+        seed=seed,
+    )
+
+
+def _judged(engine: Engine, test: pd.DataFrame) -> tuple[pd.Index, Histories, sparse.csr_array]:
+    """The users who can be judged, their histories, and what is relevant to them (users × items)."""
+    for name in ("user_id", "item_id"):
+        if name not in test.columns:
+            raise InputError(f"test: no column {name!r}; the columns are {', '.join(map(str, test.columns))}.")
+    users = IdMap(pd.unique(test["user_id"]))
+    histories = engine.users.histories(list(users.ids))
+    shape = (len(users), len(engine.catalogue))
+    items = engine.catalogue.ids.positions(test["item_id"])
+    known = items != UNKNOWN  # an item that is not in the catalogue cannot be found by any system
+    rows = users.positions(test["user_id"])[known]
+    relevant = sparse.csr_array((np.ones(len(rows), np.int8), (rows, items[known])), shape=shape)
+    seen = histories.matrix(np.ones(len(histories.items), np.float32), len(engine.catalogue))
+    relevant = sparse.csr_array(relevant - relevant.multiply(seen > 0)).astype(np.bool_)
+    relevant.eliminate_zeros()
+    judged = np.flatnonzero(np.diff(relevant.indptr))
+    if len(judged) < 2:
+        raise InputError(
+            f"test: {len(judged)} of {len(users)} users have an item that is in the catalogue and new to them; at "
+            "least two are needed. Was the engine fitted on the test's own events?"
+        )
+    return users.at(judged), histories.take(judged), relevant[judged]

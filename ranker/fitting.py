@@ -1,0 +1,141 @@
+"""Fitting: from a log and a catalogue to a whole engine, without letting any part see what it is judged on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from encoders import PairCrossEncoder, TextEncoder
+from encoders.errors import ConfigError
+from ranker.config import EngineConfig, Source
+from ranker.engine import Engine
+from ranker.lists import LabelledLists, held_out_events, labelled_lists
+from ranker.log import IN_MEMORY, FeedbackLog
+from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts, Reranker
+from ranker.training import TrainingReport, fine_tune
+from ranker.users import UserHistories
+from retrieval.als import AlsRetriever
+from retrieval.candidates import Retriever
+from retrieval.catalogue import Catalogue
+from retrieval.fusion import FusedRetriever, learn_weights, standardised
+from retrieval.histories import Histories
+from retrieval.interactions import Interactions
+from retrieval.popularity import PopularityRetriever
+from retrieval.text import TextRetriever
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    interactions: pd.DataFrame, items: pd.DataFrame, config: EngineConfig = EngineConfig(), *, progress: bool = True
+) -> Engine:
+    """Fit an engine.
+
+    Each user's newest ``config.rerank.training.holdout`` events are set aside. Sources trained on the rest propose
+    the lists that those users would have seen; from them the fusion weights are learned, the cross-encoder is
+    fine-tuned, and, on lists of users that it did not see, its weight in the final order is chosen. At last the
+    sources are trained on everything.
+
+    Args:
+        interactions: ``user_id, item_id, weight, datetime``, one row per event; ``ranker.data.read_interactions``
+            reads and checks a file. Unchanged.
+        items: ``item_id, title, text`` and any attributes, one row per item. Unchanged.
+        config: All settings.
+        progress: Show progress bars where the output is a terminal.
+
+    Raises:
+        InputError: The tables cannot be used as they are; the message says where.
+        ConfigError: A checkpoint does not suit its task, or the settings contradict each other.
+        ArtifactError: A checkpoint cannot be found or read.
+        ExtraError: A default checkpoint or a tracker is not installed.
+    """
+    catalogue = Catalogue(items)
+    log = Interactions.from_frame(interactions, catalogue)
+    encoder = TextEncoder.load(config.checkpoint, config.encoder)
+    logger.info("Encoding %d item texts.", len(catalogue))
+    vectors = encoder.encode(catalogue.texts, progress=progress)
+
+    weights = _given_weights(config)
+    reranker: Reranker = KeepOrder()
+    training = None
+    if config.rerank.enabled or weights is None:
+        lists, weights = _lists_and_weights(log.histories, vectors, weights, config)
+        if config.rerank.enabled:
+            reranker, training = _trained_reranker(lists, catalogue, config, progress)
+    logger.info("Fitting the sources on all %d events.", len(log.histories.items))
+    retriever = FusedRetriever(_sources(log.histories, vectors, config), weights, config.fusion)
+    return Engine(
+        catalogue=catalogue,
+        users=UserHistories(log),
+        encoder=encoder,
+        retriever=retriever,
+        reranker=reranker,
+        log=FeedbackLog(IN_MEMORY),
+        config=config,
+        training=training,
+    )
+
+
+def _sources(histories: Histories, vectors: NDArray[np.float32], config: EngineConfig) -> dict[str, Retriever]:
+    n_items = len(vectors)
+    build: dict[Source, Callable[[], Retriever]] = {
+        "als": lambda: AlsRetriever.fit(histories, n_items, config.als, config.seed),
+        "text": lambda: TextRetriever.fit(vectors, config.text, config.seed),
+        "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity),
+    }
+    return {name: build[name]() for name in config.sources}
+
+
+def _given_weights(config: EngineConfig) -> dict[str, float] | None:
+    """The weights that need no learning; None where they are to be learned."""
+    if config.fusion.weights is not None:
+        if set(config.fusion.weights) != set(config.sources):
+            raise ConfigError(
+                f"fusion.weights names {', '.join(config.fusion.weights) or 'nothing'}, but the sources are "
+                f"{', '.join(config.sources)}: give each source one weight, or leave fusion.weights out to learn them."
+            )
+        return dict(config.fusion.weights)
+    return dict.fromkeys(config.sources, 1.0) if config.fusion.method == "rrf" else None
+
+
+def _lists_and_weights(
+    histories: Histories, vectors: NDArray[np.float32], weights: dict[str, float] | None, config: EngineConfig
+) -> tuple[LabelledLists, dict[str, float]]:
+    """Labelled lists of the newest events from sources that never saw them, and fusion weights learned on them."""
+    training = config.rerank.training
+    liked = histories.liked()
+    rng = np.random.default_rng(config.seed)
+    events = held_out_events(liked, training.holdout, training.max_lists, rng)
+    logger.info("Holding out the newest events of each user: %d lists to learn from.", len(events))
+    sources = _sources(liked.without_latest(training.holdout), vectors, config)
+    if weights is None:
+        equal = FusedRetriever(sources, dict.fromkeys(sources, 1.0), config.fusion)
+        lists = labelled_lists(liked, events, equal, len(vectors))
+        features = standardised(lists.candidates.by_source)
+        learned = learn_weights(features, lists.candidates.items, lists.chosen)
+        weights = dict(zip(config.sources, learned.tolist(), strict=True))
+        logger.info("Learned fusion weights: %s.", ", ".join(f"{name} {w:.2f}" for name, w in weights.items()))
+    fused = FusedRetriever(sources, weights, config.fusion)
+    return labelled_lists(liked, events, fused, len(vectors)), weights
+
+
+def _trained_reranker(
+    lists: LabelledLists, catalogue: Catalogue, config: EngineConfig, progress: bool
+) -> tuple[PairReranker, TrainingReport]:
+    settings = config.rerank
+    cross_encoder = PairCrossEncoder.load(settings.checkpoint, settings.model, config.seed)
+    texts = PairTexts(catalogue.titles, catalogue.texts, settings.context_items)
+    rng = np.random.default_rng(config.seed)
+    train, held_out = lists.split_by_user(settings.training.validation_fraction, rng)
+    validation = held_out.containing_choice(settings.depth)
+    logger.info("Fine-tuning the cross-encoder on %d lists.", len(train))
+    report = fine_tune(cross_encoder, texts, train, validation, settings.training, config.seed, progress)
+    reranker = PairReranker(cross_encoder, texts, settings.depth, Blend())
+    opinions = standardised(reranker.opinions(validation.requests, validation.candidates))
+    fused, logit = learn_weights(opinions, validation.candidates.items, validation.chosen).tolist()
+    logger.info("Learned blend: fused score %.2f, cross-encoder %.2f.", fused, logit)
+    return PairReranker(cross_encoder, texts, settings.depth, Blend(fused, logit)), report

@@ -1,0 +1,140 @@
+"""Engines on disk: which part of an engine lies in which file of a version.
+
+    config.yaml  catalogue.parquet  training.json
+    users/       the log that the engine was fitted on
+    encoder/     the text encoder: a Hugging Face checkpoint, or its ONNX export
+    fusion.json  sources/als/  sources/text/  sources/popularity/
+    reranker/    blend.json and the cross-encoder; missing where the engine has none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from encoders import (
+    Encoder,
+    OnnxPairCrossEncoder,
+    OnnxTextEncoder,
+    PairCrossEncoder,
+    PairScorer,
+    TextEncoder,
+    is_export,
+)
+from encoders.errors import ArtifactError, ConfigError, InputError
+from ranker.artifact import open_version, write_version
+from ranker.config import EngineConfig
+from ranker.engine import Engine
+from ranker.log import FeedbackLog
+from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts, Reranker
+from ranker.training import TrainingReport
+from ranker.users import UserHistories
+from retrieval.als import AlsRetriever
+from retrieval.catalogue import Catalogue
+from retrieval.fusion import FusedRetriever
+from retrieval.popularity import PopularityRetriever
+from retrieval.storage import load_settings, save_settings
+from retrieval.text import TextRetriever
+
+LOG = "feedback.sqlite"
+SOURCES: Mapping[str, Any] = {"als": AlsRetriever, "text": TextRetriever, "popularity": PopularityRetriever}
+
+
+def save_engine(engine: Engine, root: Path) -> Path:
+    """See ``Engine.save``."""
+
+    def write(folder: Path) -> None:
+        engine.config.to_yaml(folder / "config.yaml")
+        engine.catalogue.frame.to_parquet(folder / "catalogue.parquet")
+        if engine.training is not None:
+            save_settings(engine.training, folder / "training.json")
+        engine.users.save(_new(folder / "users"))
+        engine.encoder.save(_new(folder / "encoder"))
+        (folder / "fusion.json").write_bytes(TypeAdapter(dict[str, float]).dump_json(engine.retriever.weights))
+        for name, source in engine.retriever.sources.items():
+            source.save(_new(folder / "sources" / name))
+        if isinstance(engine.reranker, PairReranker):
+            save_settings(engine.reranker.blend, _new(folder / "reranker") / "blend.json")
+            engine.reranker.cross_encoder.save(_new(folder / "reranker" / "cross_encoder"))
+
+    version = write_version(root, write)
+    if engine.log.path != root / LOG:
+        log = FeedbackLog(root / LOG)
+        log.append(engine.log.read())
+        engine.log = log
+    return version
+
+
+def load_engine(root: Path | str) -> Engine:
+    """Load the serving version of a saved engine, and every event that its feedback log holds.
+
+    Arrays stay memory-mapped. Feedback goes to the same folder from now on.
+
+    Raises:
+        ArtifactError: A file is missing, damaged, or of a newer format; the message names it.
+    """
+    root = Path(root)
+    folder = open_version(root)
+    try:
+        config = EngineConfig.from_yaml(folder / "config.yaml")
+        catalogue = Catalogue(pd.read_parquet(folder / "catalogue.parquet"))
+    except (ConfigError, InputError, pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{folder}: {error}. Restore it from a backup, or fit the engine again.") from error
+    training = folder / "training.json"
+    return Engine(
+        catalogue=catalogue,
+        users=UserHistories.load(folder / "users", len(catalogue)),
+        encoder=_load_encoder(folder / "encoder", config),
+        retriever=_load_retriever(folder, config, len(catalogue)),
+        reranker=_load_reranker(folder / "reranker", catalogue, config),
+        log=FeedbackLog(root / LOG),
+        config=config,
+        training=load_settings(TrainingReport, training) if training.exists() else None,
+    )
+
+
+def _new(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _load_encoder(folder: Path, config: EngineConfig) -> Encoder:
+    return OnnxTextEncoder.load(folder) if is_export(folder) else TextEncoder.load(folder, config.encoder)
+
+
+def _load_retriever(folder: Path, config: EngineConfig, n_items: int) -> FusedRetriever:
+    path = folder / "fusion.json"
+    try:
+        weights = TypeAdapter(dict[str, float]).validate_json(path.read_bytes())
+        sources = {name: SOURCES[name].load(folder / "sources" / name) for name in config.sources}
+        retriever = FusedRetriever(sources, weights, config.fusion)
+    except (OSError, ValidationError, InputError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{path}: {' '.join(str(error).split())} Fit the engine again.") from error
+    for name, source in sources.items():
+        if source.n_items != n_items:
+            raise ArtifactError(
+                f"{folder / 'sources' / name}: covers {source.n_items} items, but the catalogue has {n_items}. "
+                "Restore the folder from a backup, or fit the engine again."
+            )
+    return retriever
+
+
+def _load_reranker(folder: Path, catalogue: Catalogue, config: EngineConfig) -> Reranker:
+    if not folder.is_dir():
+        return KeepOrder()
+    blend = load_settings(Blend, folder / "blend.json")
+    weights = folder / "cross_encoder"
+    cross_encoder: PairScorer = (
+        OnnxPairCrossEncoder.load(weights)
+        if is_export(weights)
+        else PairCrossEncoder.load(weights, config.rerank.model)
+    )
+    texts = PairTexts(catalogue.titles, catalogue.texts, config.rerank.context_items)
+    return PairReranker(cross_encoder, texts, config.rerank.depth, blend)

@@ -1,0 +1,187 @@
+"""Fine-tuning of the pair cross-encoder on labelled lists: binary cross-entropy on the Hugging Face Trainer."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
+
+from encoders import PairCrossEncoder
+from encoders.errors import ExtraError, InputError
+from ranker.config import TrainingConfig
+from ranker.lists import LabelledLists
+from ranker.reranker import PairTexts
+from retrieval.candidates import NO_ITEM
+
+Pair = tuple[str, str]
+Example = tuple[Pair, float]
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a fine-tuning saw and reached.
+
+    Attributes:
+        pairs: Labelled pairs in an epoch.
+        steps: Gradient steps taken before training ended.
+        best_step: The step whose weights were kept.
+        validation_ndcg: (step, NDCG@10 of the cross-encoder's own order on the validation lists) as measured.
+    """
+
+    pairs: int
+    steps: int
+    best_step: int
+    validation_ndcg: tuple[tuple[int, float], ...]
+
+
+def fine_tune(
+    cross_encoder: PairCrossEncoder,
+    texts: PairTexts,
+    train: LabelledLists,
+    validation: LabelledLists,
+    config: TrainingConfig,
+    seed: int,
+    progress: bool = True,
+) -> TrainingReport:
+    """Teach a cross-encoder, in place, to tell the chosen item of a list from the others.
+
+    Every training list gives one pair with label 1 (the chosen item) and ``config.negatives`` with label 0 (others
+    from its candidates). After each evaluation the better checkpoint is kept, and the best one is restored at the end.
+
+    Args:
+        cross_encoder: The model.
+        texts: Builds its inputs.
+        train: Lists to learn from.
+        validation: Lists of other users that hold their chosen item, for early stopping.
+        config: Settings.
+        seed: Of negatives, data order and dropout.
+        progress: Show a bar.
+
+    Raises:
+        InputError: There is nothing to train on or to validate with.
+        ExtraError: The package that ``config.report_to`` names is not installed.
+    """
+    if config.report_to != "none" and find_spec(config.report_to) is None:
+        raise ExtraError(
+            f"report_to: {config.report_to} needs a package that is not installed. "
+            f'Install it with: pip install "hybrid-ranker[{config.report_to}]"'
+        )
+    if not len(train) or not len(validation):
+        raise InputError(
+            f"Fine-tuning has {len(train)} training and {len(validation)} validation lists; it needs both. More users "
+            "with a longer history give more lists; rerank.enabled: false does without."
+        )
+    rng = np.random.default_rng(seed)
+    shown = validation.take(rng.permutation(len(validation))[: config.validation_lists])
+    depth = shown.candidates.items.shape[1]
+    examples = _training_pairs(train, texts, config.negatives, rng)
+    steps_per_epoch = max(1, len(examples) // config.batch_size)
+    every = max(1, int(steps_per_epoch * min(1.0, config.epochs)) // config.evaluations_per_epoch)
+    total_steps = max(1, int(steps_per_epoch * config.epochs))
+    model = cross_encoder.model
+    model.config.problem_type = "multi_label_classification"  # transformers' name for binary cross-entropy
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=total_steps,
+            per_device_train_batch_size=config.batch_size,
+            per_device_eval_batch_size=2 * config.batch_size,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            warmup_steps=total_steps // 10,
+            eval_strategy="steps",
+            eval_steps=every,
+            save_strategy="steps",
+            save_steps=every,
+            save_total_limit=1,
+            save_only_model=True,
+            load_best_model_at_end=True,
+            metric_for_best_model="ndcg",
+            greater_is_better=True,
+            remove_unused_columns=False,
+            label_names=["labels"],
+            report_to=config.report_to,
+            logging_strategy="no" if config.report_to == "none" else "steps",
+            disable_tqdm=not progress,
+            use_cpu=model.device.type == "cpu",
+            dataloader_pin_memory=model.device.type != "cpu",
+            seed=seed,
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=_Pairs(examples),
+            eval_dataset=_Pairs(_list_pairs(shown, texts)),
+            data_collator=_Collator(cross_encoder),
+            compute_metrics=lambda prediction: {"ndcg": _mean_ndcg(prediction, depth)},
+            callbacks=[EarlyStoppingCallback(config.patience)],
+        )
+        trainer.train()
+    model.eval()
+    history = trainer.state.log_history
+    measured = tuple((int(row["step"]), float(row["eval_ndcg"])) for row in history if "eval_ndcg" in row)
+    best = max(measured, key=lambda entry: entry[1])[0]
+    return TrainingReport(len(examples), int(trainer.state.global_step), best, measured)
+
+
+class _Pairs(Dataset[Example]):
+    def __init__(self, examples: list[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, at: int) -> Example:
+        return self._examples[at]
+
+
+class _Collator:
+    """Batches pairs with the cross-encoder's own tokens, so that training and serving read the same."""
+
+    def __init__(self, cross_encoder: PairCrossEncoder) -> None:
+        self._cross_encoder = cross_encoder
+
+    def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
+        arrays = self._cross_encoder.batch([pair for pair, _ in examples])
+        labels = torch.tensor([[label] for _, label in examples], dtype=torch.float32)
+        return {**{name: torch.from_numpy(array) for name, array in arrays.items()}, "labels": labels}
+
+
+def _training_pairs(
+    lists: LabelledLists, texts: PairTexts, negatives: int, rng: np.random.Generator
+) -> list[Example]:
+    examples: list[Example] = []
+    contexts = texts.contexts(lists.requests)
+    for items, chosen, context in zip(lists.candidates.items, lists.chosen, contexts, strict=True):
+        others = items[(items != chosen) & (items != NO_ITEM)]
+        drawn = rng.permutation(others)[:negatives]
+        examples += [(pair, 1.0) for pair in texts.pairs(context, np.array([chosen]))]
+        examples += [(pair, 0.0) for pair in texts.pairs(context, drawn)]
+    return examples
+
+
+def _list_pairs(lists: LabelledLists, texts: PairTexts) -> list[Example]:
+    """Every candidate of every list; a list's empty places repeat its first candidate with the label -1."""
+    examples: list[Example] = []
+    contexts = texts.contexts(lists.requests)
+    for items, chosen, context in zip(lists.candidates.items, lists.chosen, contexts, strict=True):
+        filled = np.where(items == NO_ITEM, items[0], items)
+        labels = np.where(items == NO_ITEM, -1.0, items == chosen)
+        examples += list(zip(texts.pairs(context, filled), labels.tolist(), strict=True))
+    return examples
+
+
+def _mean_ndcg(prediction: EvalPrediction, depth: int) -> float:
+    """NDCG@10 of lists with one relevant item: 1 / log2(1 + its rank), 0 beyond rank 10."""
+    labels = np.asarray(prediction.label_ids).reshape(-1, depth)
+    logits: NDArray[Any] = np.where(labels < 0, -np.inf, np.asarray(prediction.predictions).reshape(-1, depth))
+    own = logits[labels == 1][:, None]
+    rank = 1 + (logits > own).sum(axis=1) + ((logits == own).sum(axis=1) - 1)  # ties count against the item
+    return float(np.where(rank <= 10, 1 / np.log2(1 + rank), 0).mean())

@@ -1,0 +1,127 @@
+"""Who did what, up to this moment: the training log and every event since."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.errors import ArtifactError, InputError
+from retrieval.histories import Histories
+from retrieval.ids import UNKNOWN, IdMap
+from retrieval.interactions import Interactions
+from retrieval.storage import load_array
+
+Event = tuple[int, float, int]  # item position, weight, microseconds
+
+
+class UserHistories:
+    """Histories that grow: a fixed base from the training log, and newer events laid over it.
+
+    Safe to read and to extend from several threads; a reader sees a whole batch of new events or none of it.
+
+    Args:
+        base: The training log.
+    """
+
+    def __init__(self, base: Interactions) -> None:
+        self.base = base
+        self._newcomers: dict[object, int] = {}  # id → row after the base's rows
+        self._recent: defaultdict[int, list[Event]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.base.users) + len(self._newcomers)
+
+    @property
+    def ids(self) -> list[object]:
+        """Every user's id, newcomers last."""
+        with self._lock:
+            return [*self.base.users.ids, *self._newcomers]
+
+    def rows(self, user_ids: Sequence[object]) -> NDArray[np.int64]:
+        """Each user's row, UNKNOWN for a user without any event."""
+        rows = self.base.users.positions(user_ids)
+        with self._lock:
+            for at in np.flatnonzero(rows == UNKNOWN):
+                rows[at] = self._newcomers.get(user_ids[at], UNKNOWN)
+        return rows
+
+    def histories(self, user_ids: Sequence[object]) -> Histories:
+        """The history of each user, empty for a user without any event."""
+        rows = self.rows(user_ids)
+        in_base = np.flatnonzero((rows != UNKNOWN) & (rows < len(self.base.users)))
+        old = self.base.histories.take(rows[in_base])
+        with self._lock:
+            recent = {at: list(self._recent[row]) for at, row in enumerate(rows.tolist()) if row in self._recent}
+        new_rows = np.repeat(np.fromiter(recent, np.int64), [len(events) for events in recent.values()])
+        new = [event for events in recent.values() for event in events]
+        return Histories.from_rows(
+            np.concatenate([in_base[old.rows], new_rows]),
+            np.concatenate([old.items, np.array([item for item, _, _ in new], np.int64)]),
+            np.concatenate([old.weights, np.array([weight for _, weight, _ in new], np.float32)]),
+            np.concatenate([old.times, np.array([time for _, _, time in new], np.int64)]),
+            len(rows),
+        )
+
+    def check(self, user_ids: Sequence[object]) -> None:
+        """Raise InputError where an id is of another kind (integer, string) than the known ones."""
+        integers = self.base.users.are_integers
+        for user_id in user_ids:
+            if isinstance(user_id, (int, np.integer)) != integers:
+                kind = "integers" if integers else "strings"
+                raise InputError(f"User ids here are {kind}, but {user_id!r} is not. Use one kind of id throughout.")
+
+    def extend(
+        self,
+        user_ids: Sequence[object],
+        items: NDArray[np.int64],
+        weights: NDArray[np.float32],
+        times: NDArray[np.int64],
+    ) -> None:
+        """Add events (one of each argument per event); they show in the next ``histories``.
+
+        Raises:
+            InputError: A user id is of another kind than the known ones. Nothing is added then.
+        """
+        self.check(user_ids)
+        positions = self.base.users.positions(user_ids)
+        with self._lock:
+            for user_id, row, item, weight, time in zip(
+                user_ids, positions.tolist(), items.tolist(), weights.tolist(), times.tolist(), strict=True
+            ):
+                if row == UNKNOWN:
+                    row = self._newcomers.setdefault(user_id, len(self.base.users) + len(self._newcomers))
+                self._recent[row].append((item, weight, time))
+
+    def save(self, folder: Path) -> None:
+        """Write the base into this empty folder; newer events are the feedback log's to keep."""
+        self.base.users.save(folder / "users.parquet")
+        for name in ("indptr", "items", "weights", "times"):
+            np.save(folder / f"{name}.npy", getattr(self.base.histories, name))
+
+    @classmethod
+    def load(cls, folder: Path, n_items: int) -> UserHistories:
+        """Read what ``save`` wrote; the arrays stay memory-mapped.
+
+        Raises:
+            ArtifactError: A file is missing or damaged, or the files do not belong together.
+        """
+        users = IdMap.load(folder / "users.parquet")
+        indptr = load_array(folder / "indptr.npy", np.int64, ndim=1)
+        items = load_array(folder / "items.npy", np.int64, ndim=1)
+        weights = load_array(folder / "weights.npy", np.float32, ndim=1)
+        times = load_array(folder / "times.npy", np.int64, ndim=1)
+        out_of_range = len(items) and (items.min() < 0 or items.max() >= n_items)
+        if len(indptr) != len(users) + 1 or out_of_range or (np.diff(indptr) < 0).any():
+            raise ArtifactError(f"{folder}: users, histories and catalogue do not belong together. Save the engine again.")
+        try:
+            histories = Histories(indptr, items, weights, times)
+        except InputError as error:
+            raise ArtifactError(f"{folder}: {error}") from error
+        return cls(Interactions(users, histories))
+

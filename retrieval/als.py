@@ -1,0 +1,131 @@
+"""Collaborative candidates: implicit-feedback ALS whose user vectors are always folded in from the history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from implicit.cpu.als import AlternatingLeastSquares
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from encoders.errors import ArtifactError
+from retrieval.candidates import NO_ITEM, Candidates, Requests, rank_all
+from retrieval.histories import Histories
+from retrieval.storage import load_array, load_settings, save_settings
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class AlsConfig:
+    """Settings of the ALS source.
+
+    Attributes:
+        factors: Length of a user's or item's vector.
+        regularization: L2 penalty on both.
+        alpha: How much an event adds to the confidence of 1 that every item has, per unit of weight.
+        iterations: Passes over users and items.
+        half_life: Events after which an older event counts half at fold-in (None: all count the same). Training
+            always counts all the same.
+    """
+
+    factors: int = Field(64, ge=1)
+    regularization: float = Field(0.1, gt=0)
+    alpha: float = Field(4.0, gt=0)
+    iterations: int = Field(15, ge=1)
+    half_life: float | None = Field(None, gt=0)
+
+
+class AlsRetriever:
+    """Implicit-feedback matrix factorisation (Hu, Koren & Volinsky, ICDM 2008).
+
+    No user vector is kept: a user's vector is solved for from their history when it is asked for, so that a known
+    user, a new one and one whose last click is a moment old are the same case.
+
+    Args:
+        item_factors: (I, d).
+        config: The settings that they were trained with.
+    """
+
+    def __init__(self, item_factors: NDArray[np.float32], config: AlsConfig) -> None:
+        self.item_factors = item_factors
+        self.config = config
+        factors = item_factors.astype(np.float64)
+        self._background = factors.T @ factors + config.regularization * np.eye(factors.shape[1])
+
+    @classmethod
+    def fit(cls, histories: Histories, n_items: int, config: AlsConfig, seed: int) -> AlsRetriever:
+        """Train on users' positive events; an event of weight w has confidence 1 + alpha · w."""
+        liked = histories.liked()
+        confidence = sparse.csr_matrix(liked.matrix(1 + config.alpha * liked.weights, n_items))
+        model = AlternatingLeastSquares(
+            factors=config.factors,
+            regularization=config.regularization,
+            alpha=1.0,  # the matrix holds confidences already
+            iterations=config.iterations,
+            random_state=seed,
+        )
+        with threadpool_limits(1, "blas"):  # implicit runs its own threads; BLAS threads inside them are a slowdown
+            model.fit(confidence, show_progress=False)
+        return cls(np.ascontiguousarray(model.item_factors, np.float32), config)
+
+    def user_vectors(self, histories: Histories) -> NDArray[np.float32]:
+        """Fold in: the vector (U, d) that minimises the ALS loss of each history with the item factors fixed.
+
+        Solves ``(YᵀY + λI + Σ (cᵢ - 1) yᵢyᵢᵀ) x = Σ cᵢ yᵢ`` over a user's items, with ``cᵢ`` summed over repeated
+        events and halved every ``half_life`` events. A history without a positive event gives zeros.
+        """
+        liked = histories.liked()
+        strength = (1 + self.config.alpha * liked.weights) * liked.recency(self.config.half_life)
+        confidence = liked.matrix(strength, len(self.item_factors))
+        dim = self.item_factors.shape[1]
+        left = np.broadcast_to(self._background, (len(liked), dim, dim)).copy()
+        right = np.zeros((len(liked), dim, 1))
+        for row in np.flatnonzero(liked.lengths):
+            start, stop = confidence.indptr[row], confidence.indptr[row + 1]
+            factors = self.item_factors[confidence.indices[start:stop]].astype(np.float64)
+            c = confidence.data[start:stop].astype(np.float64)
+            left[row] += (factors.T * (c - 1)) @ factors
+            right[row, :, 0] = c @ factors
+        return np.linalg.solve(left, right)[:, :, 0].astype(np.float32)
+
+    def retrieve(self, requests: Requests, k: int) -> Candidates:
+        """At most ``k`` items for each request, best first; none for a user without a positive event."""
+
+        def score_block(block: Requests) -> NDArray[np.float32]:
+            vectors = self.user_vectors(block.histories)
+            scores: NDArray[np.float32] = vectors @ self.item_factors.T
+            scores[~vectors.any(axis=1)] = -np.inf
+            return scores
+
+        return rank_all("als", requests, k, score_block)
+
+    def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The predicted preference of given items (U, K); -inf for a user without a positive event."""
+        vectors = self.user_vectors(requests.histories)
+        scores = np.einsum("ud,ukd->uk", vectors, self.item_factors[items])
+        scores[(items == NO_ITEM) | ~vectors.any(axis=1)[:, None]] = -np.inf
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write the factors and the settings into this empty folder."""
+        np.save(folder / "item_factors.npy", self.item_factors)
+        save_settings(self.config, folder / "config.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> AlsRetriever:
+        """Read what ``save`` wrote; the factors stay memory-mapped.
+
+        Raises:
+            ArtifactError: A file is missing, damaged, or the factors are not of the length that the settings say.
+        """
+        config = load_settings(AlsConfig, folder / "config.json")
+        factors = load_array(folder / "item_factors.npy", np.float32, ndim=2)
+        if factors.shape[1] != config.factors:
+            raise ArtifactError(
+                f"{folder / 'item_factors.npy'}: vectors of length {factors.shape[1]}, but the settings beside it "
+                f"say {config.factors}. Save the engine again."
+            )
+        return cls(factors, config)

@@ -1,0 +1,164 @@
+"""Candidates, the requests that ask for them, and the contract of whatever answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.errors import InputError
+from retrieval.histories import Histories
+
+NO_ITEM = -1  # fills a row that ran out of candidates, as FAISS does
+
+BLOCK_SCORES = 1 << 25  # scores held at once while ranking the whole catalogue: 128 MiB of float32
+BLOCK_ROWS = 1024  # and users at once, however small the catalogue: fold-in holds a matrix for each
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queries:
+    """Free-text queries, encoded once for all who read them."""
+
+    texts: tuple[str, ...]
+    vectors: NDArray[np.float32]  # (U, dim) unit rows, from the encoder that read the items
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: NDArray[np.int64]) -> Queries:
+        """These queries, in this order."""
+        return Queries(tuple(self.texts[row] for row in rows), self.vectors[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Requests:
+    """What a batch of users asks for; row ``u`` of every array belongs to one user."""
+
+    histories: Histories  # U rows
+    allowed: NDArray[np.bool_]  # (I,) items that may be returned at all
+    exclude_seen: bool = True  # leave out the items of a row's own history
+    queries: Queries | None = None  # U free-text queries
+
+    def __post_init__(self) -> None:
+        if self.queries is not None and len(self.queries) != len(self.histories):
+            raise InputError(
+                f"Requests: {len(self.queries)} queries for {len(self.histories)} users; give one query to each."
+            )
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def take(self, rows: NDArray[np.int64]) -> Requests:
+        """These rows, in this order."""
+        queries = None if self.queries is None else self.queries.take(rows)
+        return Requests(self.histories.take(rows), self.allowed, self.exclude_seen, queries)
+
+    def blocks(self) -> Iterator[tuple[slice, Requests]]:
+        """The requests in blocks of bounded memory."""
+        size = min(BLOCK_ROWS, max(1, BLOCK_SCORES // max(1, len(self.allowed))))
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield slice(start, stop), self.take(np.arange(start, stop))
+
+    def bar(self, scores: NDArray[np.float32]) -> None:
+        """Set the scores (U, I) of items that may not be returned to minus infinity, in place."""
+        scores[:, ~self.allowed] = -np.inf
+        if self.exclude_seen:
+            scores[self.histories.rows, self.histories.items] = -np.inf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Candidate items of a batch of requests; row ``u`` of every array belongs to request ``u``."""
+
+    items: NDArray[np.int64]  # (U, K) best first, NO_ITEM once a row runs out
+    scores: NDArray[np.float32]  # (U, K) comparable within one row only, -inf beside NO_ITEM
+    by_source: NDArray[np.float32]  # (U, K, S) every source's own score of each item, -inf where it has none
+    sources: tuple[str, ...]  # (S,) the sources' names
+
+    def __post_init__(self) -> None:
+        if self.items.shape != self.scores.shape or self.by_source.shape != (*self.items.shape, len(self.sources)):
+            raise InputError(
+                f"Candidates: items {self.items.shape}, scores {self.scores.shape} and by_source "
+                f"{self.by_source.shape} of {len(self.sources)} sources do not line up: each item needs one score "
+                "and one from each source. Pad short rows with NO_ITEM and -inf."
+            )
+
+    @classmethod
+    def of(cls, source: str, items: NDArray[np.int64], scores: NDArray[np.float32]) -> Candidates:
+        """The candidates of a single source."""
+        return cls(items, scores, scores[:, :, None], (source,))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def head(self, k: int) -> Candidates:
+        """The best ``k`` of each row."""
+        return Candidates(self.items[:, :k], self.scores[:, :k], self.by_source[:, :k], self.sources)
+
+    def reordered(self, scores: NDArray[np.float32]) -> Candidates:
+        """The same items under new scores (U, K), best first; equal scores put the lower item first."""
+        scores = np.where(self.items == NO_ITEM, -np.inf, scores).astype(np.float32)
+        order = np.lexsort((self.items, -scores), axis=1)
+        return Candidates(
+            np.take_along_axis(self.items, order, axis=1),
+            np.take_along_axis(scores, order, axis=1),
+            np.take_along_axis(self.by_source, order[:, :, None], axis=1),
+            self.sources,
+        )
+
+
+class Retriever(Protocol):
+    """A source of candidates. A batch equals its rows one by one, and inputs are left unchanged."""
+
+    def retrieve(self, requests: Requests, k: int) -> Candidates:
+        """At most ``k`` items for each request, best first."""
+        ...
+
+    def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """This source's score of given items (U, K); -inf where it has nothing to say, and beside NO_ITEM."""
+        ...
+
+
+def rank_all(
+    source: str, requests: Requests, k: int, score_block: Callable[[Requests], NDArray[np.float32]]
+) -> Candidates:
+    """Candidates of a source that scores the whole catalogue, a block of requests at a time.
+
+    Args:
+        source: The source's name.
+        requests: U requests.
+        k: How many items each request gets at most.
+        score_block: Scores (U, I) of every item for a block of requests, in a fresh array.
+    """
+    items = np.full((len(requests), k), NO_ITEM, np.int64)
+    scores = np.full((len(requests), k), -np.inf, np.float32)
+    for rows, block in requests.blocks():
+        block_scores = score_block(block)
+        block.bar(block_scores)
+        items[rows], scores[rows] = top_k(block_scores, k)
+    return Candidates.of(source, items, scores)
+
+
+def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The best ``k`` columns of each row of ``scores`` (U, I): positions and scores, both (U, k).
+
+    Equal scores put the lower position first; columns of minus infinity are never returned (NO_ITEM, -inf).
+    """
+    n_rows, n_items = scores.shape
+    items = np.full((n_rows, k), NO_ITEM, np.int64)
+    best = np.full((n_rows, k), -np.inf, np.float32)
+    cut = min(k, n_items)
+    if cut == 0:
+        return items, best
+    thresholds = np.partition(scores, n_items - cut, axis=1)[:, n_items - cut]
+    for row in range(n_rows):
+        threshold = max(thresholds[row], np.finfo(np.float32).min)  # never -inf
+        reaching = np.flatnonzero(scores[row] >= threshold)
+        order = reaching[np.argsort(-scores[row, reaching], kind="stable")][:cut]
+        items[row, : len(order)] = order
+        best[row, : len(order)] = scores[row, order]
+    return items, best

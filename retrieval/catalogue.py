@@ -1,0 +1,114 @@
+"""The items: their ids, their texts, and the attributes that requests filter by."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from encoders.errors import InputError
+from retrieval.ids import UNKNOWN, IdMap
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Attribute filter: from ``low`` to ``high``, both included; None leaves that side open."""
+
+    low: Any = None
+    high: Any = None
+
+
+class Catalogue:
+    """Every item that can be recommended, in a fixed order.
+
+    Args:
+        items: One row per item: ``item_id``, ``text``, ``title``, and any attributes. A column whose values are
+            lists or arrays is filtered by membership.
+
+    Raises:
+        InputError: The table is empty, lacks a column, or repeats an id.
+    """
+
+    def __init__(self, items: pd.DataFrame) -> None:
+        missing = [name for name in ("item_id", "text", "title") if name not in items.columns]
+        if missing:
+            raise InputError(f"items: no column {missing[0]!r}; the columns are {', '.join(map(str, items.columns))}.")
+        if items.empty:
+            raise InputError("items: the table has no rows, so there is nothing to recommend.")
+        self.frame = items.reset_index(drop=True)
+        self.ids = IdMap(self.frame["item_id"])
+        self.texts: tuple[str, ...] = tuple(self.frame["text"])
+        self.titles: tuple[str, ...] = tuple(self.frame["title"])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def require(self, item_ids: Sequence[object] | pd.Series, where: str) -> NDArray[np.int64]:
+        """The positions of these ids.
+
+        Args:
+            item_ids: Ids.
+            where: What held them, for the message.
+
+        Raises:
+            InputError: The catalogue lacks one of them.
+        """
+        positions = self.ids.positions(item_ids)
+        unknown = pd.unique(pd.Series(list(item_ids), dtype=object)[positions == UNKNOWN])
+        if len(unknown):
+            names = ", ".join(repr(name) for name in unknown[:3])
+            raise InputError(
+                f"{where}: {len(unknown)} items are not in the catalogue of {len(self)} (first: {names}). "
+                "Leave them out, or fit an engine whose items include them."
+            )
+        return positions
+
+    def allowed(
+        self,
+        allow: Sequence[object] | None = None,
+        deny: Sequence[object] | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> NDArray[np.bool_]:
+        """Which items (I,) pass an allow list, a deny list and attribute filters.
+
+        Args:
+            allow: Only these ids.
+            deny: Not these ids.
+            where: Column → a value it must equal (or contain, where the column holds lists), a set, list or tuple of
+                values of which any will do, or ``Between(low, high)``.
+
+        Raises:
+            InputError: An id or a column is unknown, or a bound cannot be compared with the column's values.
+        """
+        mask = np.ones(len(self), np.bool_)
+        if allow is not None:
+            mask[:] = False
+            mask[self.require(allow, "allow")] = True
+        if deny is not None:
+            mask[self.require(deny, "deny")] = False
+        for name, wanted in (where or {}).items():
+            mask &= self._matches(name, wanted)
+        return mask
+
+    def _matches(self, name: str, wanted: Any) -> NDArray[np.bool_]:
+        if name not in self.frame.columns:
+            near = difflib.get_close_matches(name, list(map(str, self.frame.columns)), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"where: items have no column {name!r}, only {', '.join(self.frame.columns)}.{hint}")
+        column = self.frame[name]
+        if isinstance(wanted, Between):
+            try:
+                low = True if wanted.low is None else column >= wanted.low
+                high = True if wanted.high is None else column <= wanted.high
+            except TypeError as error:
+                raise InputError(f"where: {name} cannot be compared with {wanted} ({error}).") from error
+            return np.broadcast_to(np.asarray(low) & np.asarray(high), len(self)).astype(np.bool_)
+        values = set(wanted) if isinstance(wanted, (set, frozenset, list, tuple)) else {wanted}
+        if isinstance(column.iloc[0], (list, np.ndarray)):
+            return np.fromiter((not values.isdisjoint(row) for row in column), np.bool_, len(self))
+        return column.isin(values).to_numpy(np.bool_)

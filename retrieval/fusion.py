@@ -1,0 +1,158 @@
+"""Fusion: the candidates of several sources, scored by every source, in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from scipy import optimize
+
+from encoders.errors import InputError
+from retrieval.candidates import NO_ITEM, Candidates, Requests, Retriever
+
+SEARCH = "text"  # the source that answers free-text queries
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class FusionConfig:
+    """Settings of the fusion.
+
+    Attributes:
+        method: "weighted" adds up each source's scores, standardised within the request's candidates; "rrf" adds up
+            reciprocal ranks.
+        weights: Source → weight, at least 0. None learns them (see ``learn_weights``) on events that the sources were
+            not trained on; reciprocal ranks all weigh 1 then.
+        depth: Candidates that each source proposes.
+        rank_constant: The k of reciprocal rank fusion, score = Σ weight / (k + rank).
+    """
+
+    method: Literal["weighted", "rrf"] = "weighted"
+    weights: Mapping[str, float] | None = None
+    depth: int = Field(200, ge=1)
+    rank_constant: float = Field(60.0, gt=0)
+
+
+class FusedRetriever:
+    """Several sources as one: the union of their candidates, each scored by all of them.
+
+    Args:
+        sources: Name → source; the order of names is the order of ``Candidates.by_source``.
+        weights: Weight of each source, at least 0.
+        config: Method and depth.
+
+    Where requests carry a free-text query, only the source named ``SEARCH`` proposes, and the others help to order
+    what it found.
+    """
+
+    def __init__(self, sources: Mapping[str, Retriever], weights: Mapping[str, float], config: FusionConfig) -> None:
+        unknown = set(weights) - set(sources)
+        if unknown or set(sources) - set(weights) or min(weights.values(), default=0) < 0:
+            raise InputError(
+                f"Fusion weights {dict(weights)} must give each source ({', '.join(sources)}) one weight of at least 0."
+            )
+        self.sources = dict(sources)
+        self.weights = {name: float(weights[name]) for name in self.sources}
+        self.config = config
+
+    def retrieve(self, requests: Requests, k: int) -> Candidates:
+        """At most ``k`` items for each request, best first."""
+        return self.union(requests, k).head(k)
+
+    def union(self, requests: Requests, k: int) -> Candidates:
+        """Everything that a source proposed at depth ``max(k, config.depth)``, in fused order."""
+        depth = max(k, self.config.depth)
+        if requests.queries is not None and SEARCH not in self.sources:
+            raise InputError(f"A text query needs the source {SEARCH!r}, but this engine has {', '.join(self.sources)}.")
+        proposing = [SEARCH] if requests.queries is not None else list(self.sources)
+        proposed = [self.sources[name].retrieve(requests, depth).items for name in proposing]
+        items = _distinct(np.concatenate(proposed, axis=1))
+        if items.shape[1] < k:
+            items = np.pad(items, ((0, 0), (0, k - items.shape[1])), constant_values=NO_ITEM)
+        return self.arrange(requests, items)
+
+    def arrange(self, requests: Requests, items: NDArray[np.int64]) -> Candidates:
+        """Given items (U, K) in fused order."""
+        by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
+        unordered = Candidates(items, np.zeros(items.shape, np.float32), by_source, tuple(self.sources))
+        return unordered.reordered(self._fuse(by_source))
+
+    def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The fused score of given items (U, K), comparable within a row and this set of items only."""
+        by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
+        return np.where(items == NO_ITEM, np.float32(-np.inf), self._fuse(by_source))
+
+    def _fuse(self, by_source: NDArray[np.float32]) -> NDArray[np.float32]:
+        weights = np.array(list(self.weights.values()), np.float32)
+        if self.config.method == "weighted":
+            return standardised(by_source) @ weights
+        order = np.argsort(-by_source, axis=1, kind="stable")
+        ranks = np.empty_like(order)
+        np.put_along_axis(ranks, order, np.arange(1, order.shape[1] + 1)[None, :, None], axis=1)
+        reciprocal = np.where(np.isneginf(by_source), 0, 1 / (self.config.rank_constant + ranks))
+        return (reciprocal @ weights).astype(np.float32)
+
+
+def standardised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores (U, K, S) with mean 0 and deviation 1 within each request and source.
+
+    A score of minus infinity (the source has nothing to say) becomes 0, and so does every score of a source that
+    scores all of a request's items the same.
+    """
+    known = np.isfinite(scores)
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    centred = np.where(known, scores, 0).astype(np.float64)
+    centred -= centred.sum(axis=1, keepdims=True) / count
+    centred[~known] = 0
+    deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
+    floor = 1e-6  # below it the differences are rounding
+    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > floor).astype(np.float32)
+
+
+def learn_weights(
+    features: NDArray[np.float32], items: NDArray[np.int64], positives: NDArray[np.int64], penalty: float = 0.01
+) -> NDArray[np.float64]:
+    """Non-negative weights that put each list's positive item first (listwise softmax; Cao et al., ICML 2007).
+
+    Args:
+        features: (L, K, S) standardised scores.
+        items: (L, K) the items they belong to, NO_ITEM beyond a list's end.
+        positives: (L,) the item of each list that was chosen; lists without it teach nothing.
+        penalty: L2 penalty on the weights, per list.
+
+    Returns:
+        (S,) weights of at least 0. All 1 where no list holds its positive.
+    """
+    position = items == positives[:, None]
+    taught = position.any(axis=1)
+    if not taught.any():
+        return np.ones(features.shape[2])
+    x = features[taught].astype(np.float64)
+    valid = items[taught] != NO_ITEM
+    target = x[position[taught]]  # (L', S)
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = np.where(valid, x @ weights, -np.inf)
+        peak = logits.max(axis=1, keepdims=True)
+        odds = np.exp(logits - peak)
+        total = odds.sum(axis=1, keepdims=True)
+        expected = np.einsum("lk,lks->ls", odds / total, x)
+        value = (np.log(total) + peak)[:, 0] - target @ weights
+        gradient = (expected - target).mean(axis=0) + 2 * penalty * weights
+        return float(value.mean() + penalty * weights @ weights), gradient
+
+    start = np.full(x.shape[2], 0.5)
+    solution = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start))
+    return np.asarray(solution.x)
+
+
+def _distinct(items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each row's distinct items in ascending order, NO_ITEM at the end, as narrow as the longest row."""
+    ordered = np.sort(np.where(items == NO_ITEM, np.iinfo(np.int64).max, items), axis=1)
+    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = np.iinfo(np.int64).max
+    ordered.sort(axis=1)
+    ordered[ordered == np.iinfo(np.int64).max] = NO_ITEM
+    return ordered[:, : max(1, int((ordered != NO_ITEM).sum(axis=1).max(initial=0)))]

@@ -1,0 +1,110 @@
+"""What users did: the one form in which every source sees a user, known or new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from encoders.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histories:
+    """The events of a batch of users, oldest first; row ``u`` is the slice ``indptr[u]:indptr[u + 1]``.
+
+    A user is what they did: a known user, a new one, and one given only as a list of items differ in nothing
+    but where these rows come from.
+    """
+
+    indptr: NDArray[np.int64]  # (U + 1,)
+    items: NDArray[np.int64]  # (E,) positions in the catalogue
+    weights: NDArray[np.float32]  # (E,) strength of a positive event; 0 says seen, but no sign of liking
+    times: NDArray[np.int64]  # (E,) microseconds since 1970, never decreasing within a row
+
+    def __post_init__(self) -> None:
+        events = self.indptr[-1] if len(self.indptr) else -1
+        if not len(self.items) == len(self.weights) == len(self.times) == events:
+            raise InputError(
+                f"Histories: {len(self.items)} items, {len(self.weights)} weights and {len(self.times)} times do not "
+                f"line up with an indptr that ends at {events}: each event needs one of each."
+            )
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: NDArray[np.int64],
+        items: NDArray[np.int64],
+        weights: NDArray[np.float32],
+        times: NDArray[np.int64],
+        n_rows: int,
+    ) -> Histories:
+        """Group loose events by their row; equal times keep the order they are given in."""
+        order = np.lexsort((times, rows))  # lexsort is stable
+        indptr = np.zeros(n_rows + 1, np.int64)
+        np.cumsum(np.bincount(rows, minlength=n_rows), out=indptr[1:])
+        return cls(indptr, items[order], weights[order].astype(np.float32), times[order])
+
+    @classmethod
+    def empty(cls, n_rows: int) -> Histories:
+        """Users who did nothing yet."""
+        none = np.empty(0, np.int64)
+        return cls(np.zeros(n_rows + 1, np.int64), none, np.empty(0, np.float32), none)
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many events each row has, (U,)."""
+        return np.diff(self.indptr)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The row of each event, (E,)."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def take(self, rows: NDArray[np.int64]) -> Histories:
+        """These rows, in this order."""
+        return self._slices(self.indptr[rows], self.lengths[rows])
+
+    def before(self, events: NDArray[np.int64]) -> Histories:
+        """One row for each of these events (positions in ``items``): what its user had done before it."""
+        starts = self.indptr[self.rows[events]]
+        return self._slices(starts, events - starts)
+
+    def _slices(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Histories:
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        events = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return Histories(indptr, self.items[events], self.weights[events], self.times[events])
+
+    def liked(self) -> Histories:
+        """The positive events only."""
+        keep = self.weights > 0
+        counts = np.bincount(self.rows[keep], minlength=len(self))
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        return Histories(indptr, self.items[keep], self.weights[keep], self.times[keep])
+
+    def latest(self, n: int) -> Histories:
+        """At most the newest ``n`` events of each row."""
+        lengths = np.minimum(self.lengths, n)
+        return self._slices(self.indptr[1:] - lengths, lengths)
+
+    def without_latest(self, n: int) -> Histories:
+        """Each row but its newest ``n`` events."""
+        return self._slices(self.indptr[:-1], np.maximum(self.lengths - n, 0))
+
+    def recency(self, half_life: float | None) -> NDArray[np.float32]:
+        """A factor per event, 1 for a row's newest and halved every ``half_life`` events; all 1 where it is None."""
+        if half_life is None:
+            return np.ones(len(self.items), np.float32)
+        age = np.repeat(self.indptr[1:], self.lengths) - 1 - np.arange(len(self.items))
+        return np.exp2(-age / half_life).astype(np.float32)
+
+    def matrix(self, values: NDArray[np.float32], n_items: int) -> sparse.csr_array:
+        """Users × items with one value per event; repeated items add up."""
+        matrix = sparse.csr_array((values, self.items, self.indptr), shape=(len(self), n_items))
+        matrix.sum_duplicates()
+        return matrix

@@ -1,0 +1,76 @@
+"""The interaction log: who did what, when, as one history per user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from encoders.errors import InputError
+from retrieval.catalogue import Catalogue
+from retrieval.histories import Histories
+from retrieval.ids import IdMap
+
+COLUMNS = ("user_id", "item_id", "weight", "datetime")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interactions:
+    """Users and their histories; row ``u`` of the histories belongs to ``users.ids[u]``."""
+
+    users: IdMap
+    histories: Histories
+
+    @classmethod
+    def from_frame(
+        cls, frame: pd.DataFrame, catalogue: Catalogue, users: Sequence[object] | None = None
+    ) -> Interactions:
+        """Group a table of ``user_id, item_id, weight, datetime`` by user.
+
+        Args:
+            frame: One row per event. Equal times keep the order of the rows.
+            catalogue: The items; each event's item must be one of them.
+            users: The users to have a row each, in this order (default: those of the table, in order of first event).
+
+        Raises:
+            InputError: A column is missing, a value is missing or not finite, a weight is not positive, an item is
+                unknown, or a user of the table is not among ``users``.
+        """
+        missing = [name for name in COLUMNS if name not in frame.columns]
+        if missing:
+            raise InputError(
+                f"interactions: no column {missing[0]!r}; the columns are {', '.join(map(str, frame.columns))}. "
+                f"Needed are {', '.join(COLUMNS)}."
+            )
+        weights = pd.to_numeric(frame["weight"], errors="coerce").to_numpy(np.float64)
+        bad = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
+        if len(bad):
+            raise InputError(
+                f"interactions: {len(bad)} of {len(frame)} weights are not finite positive numbers (first: "
+                f"{frame['weight'].iloc[bad[0]]!r} in row {bad[0]}). Leave those rows out; a dislike is feedback."
+            )
+        for name in ("user_id", "datetime"):
+            if frame[name].isna().any():
+                row = int(frame[name].isna().to_numpy().argmax())
+                raise InputError(f"interactions: {name} is missing in row {row}. Fill it in or leave the row out.")
+        if not pd.api.types.is_datetime64_any_dtype(frame["datetime"]):
+            raise InputError(
+                f"interactions: column 'datetime' holds {frame['datetime'].dtype}, not datetimes. "
+                "Convert it, or read the file with ranker.data.read_interactions."
+            )
+        items = catalogue.require(frame["item_id"], "interactions")
+        id_map = IdMap(pd.unique(frame["user_id"]) if users is None else users)
+        rows = id_map.positions(frame["user_id"])
+        if (rows < 0).any():
+            raise InputError(f"interactions: user {frame['user_id'].iloc[int((rows < 0).argmax())]!r} was not asked for.")
+        times = microseconds(frame["datetime"])
+        return cls(id_map, Histories.from_rows(rows, items, weights.astype(np.float32), times, len(id_map)))
+
+
+def microseconds(times: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Datetimes as microseconds since 1970, UTC."""
+    if times.dt.tz is not None:
+        times = times.dt.tz_convert("UTC").dt.tz_localize(None)
+    return times.to_numpy("datetime64[us]").astype(np.int64)

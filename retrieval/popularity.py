@@ -1,0 +1,68 @@
+"""Popular candidates: the answer for a user nobody knows yet, and a prior for everybody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from retrieval.candidates import NO_ITEM, Candidates, Requests, rank_all
+from retrieval.histories import Histories
+from retrieval.storage import load_array
+
+MICROSECONDS_PER_DAY = 24 * 60 * 60 * 1_000_000
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class PopularityConfig:
+    """Settings of the popularity source.
+
+    Attributes:
+        half_life_days: Days, back from the newest event, after which an event counts half (None: all count the same).
+    """
+
+    half_life_days: float | None = Field(None, gt=0)
+
+
+class PopularityRetriever:
+    """Items by the logarithm of how many positive events they had, the same for every user.
+
+    Args:
+        item_scores: (I,), higher is more popular.
+    """
+
+    def __init__(self, item_scores: NDArray[np.float32]) -> None:
+        self.item_scores = item_scores
+
+    @classmethod
+    def fit(cls, histories: Histories, n_items: int, config: PopularityConfig) -> PopularityRetriever:
+        """Count the positive events of each item, newer ones more."""
+        liked = histories.liked()
+        counts = np.ones(len(liked.items))
+        if config.half_life_days is not None and len(counts):
+            counts = np.exp2((liked.times - liked.times.max()) / (config.half_life_days * MICROSECONDS_PER_DAY))
+        return cls(np.log1p(np.bincount(liked.items, counts, n_items)).astype(np.float32))
+
+    def retrieve(self, requests: Requests, k: int) -> Candidates:
+        """At most ``k`` items for each request, most popular first."""
+        return rank_all("popularity", requests, k, lambda block: np.tile(self.item_scores, (len(block), 1)))
+
+    def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The popularity of given items (U, K)."""
+        return np.where(items == NO_ITEM, np.float32(-np.inf), self.item_scores[items])
+
+    def save(self, folder: Path) -> None:
+        """Write the scores into this empty folder."""
+        np.save(folder / "item_scores.npy", self.item_scores)
+
+    @classmethod
+    def load(cls, folder: Path) -> PopularityRetriever:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ArtifactError: The file is missing or damaged.
+        """
+        return cls(load_array(folder / "item_scores.npy", np.float32, ndim=1))

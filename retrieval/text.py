@@ -1,0 +1,150 @@
+"""Text candidates: FAISS search over item text vectors, by what a user liked or by a free-text query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from encoders.errors import ArtifactError, InputError
+from retrieval.candidates import NO_ITEM, Candidates, Requests
+from retrieval.histories import Histories
+from retrieval.index import IndexConfig, IndexReport, build_index
+from retrieval.storage import load_array, load_settings, save_settings
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TextConfig:
+    """Settings of the text source.
+
+    Attributes:
+        half_life: Events after which an older event counts half in a user's profile (None: all count the same).
+        index: Settings of the vector index.
+    """
+
+    half_life: float | None = Field(3.0, gt=0)
+    index: IndexConfig = IndexConfig()
+
+
+class TextRetriever:
+    """Nearest items to a request's query vector, or else to the recency-weighted mean of its liked items' vectors.
+
+    Args:
+        vectors: Unit vectors (I, dim) of the items' texts.
+        index: A FAISS index over the same vectors.
+        report: What was measured when the index was built.
+        config: The settings that it was built with.
+    """
+
+    def __init__(
+        self, vectors: NDArray[np.float32], index: faiss.Index, report: IndexReport, config: TextConfig
+    ) -> None:
+        self.vectors = vectors
+        self.index = index
+        self.report = report
+        self.config = config
+
+    @classmethod
+    def fit(cls, vectors: NDArray[np.float32], config: TextConfig, seed: int) -> TextRetriever:
+        """Build the index over unit vectors (I, dim)."""
+        index, report = build_index(vectors, config.index, seed)
+        return cls(vectors, index, report, config)
+
+    def request_vectors(self, requests: Requests) -> NDArray[np.float32]:
+        """What each request is searched with, (U, dim): its query, else its profile; zeros where it has neither."""
+        if requests.queries is not None:
+            vectors = requests.queries.vectors
+            if vectors.shape[1] != self.vectors.shape[1]:
+                raise InputError(
+                    f"Query vectors have length {vectors.shape[1]}, item vectors {self.vectors.shape[1]}: "
+                    "encode queries with the encoder that read the items."
+                )
+            return vectors
+        liked = requests.histories.liked()
+        weights = liked.matrix(liked.weights * liked.recency(self.config.half_life), len(self.vectors))
+        profiles = np.asarray(weights @ self.vectors, np.float32)
+        norms = np.linalg.norm(profiles, axis=1, keepdims=True)
+        return np.divide(profiles, norms, out=np.zeros_like(profiles), where=norms > 0)
+
+    def retrieve(self, requests: Requests, k: int) -> Candidates:
+        """At most ``k`` items for each request, nearest first; none without a query or a positive event."""
+        items = np.full((len(requests), k), NO_ITEM, np.int64)
+        scores = np.full((len(requests), k), -np.inf, np.float32)
+        for rows, block in requests.blocks():
+            items[rows], scores[rows] = self._search(block, k)
+        return Candidates.of("text", items, scores)
+
+    def _search(self, requests: Requests, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        vectors = self.request_vectors(requests)
+        seen = int(requests.histories.lengths.max(initial=0)) if requests.exclude_seen else 0
+        depth = min(k + seen, len(self.vectors))  # so that k are left when what was seen is taken out
+        distances, found = self.index.search(vectors, depth, params=self._parameters(requests.allowed))
+        scores = np.where(found == NO_ITEM, -np.inf, distances).astype(np.float32)
+        scores[~vectors.any(axis=1)] = -np.inf
+        if requests.exclude_seen:
+            histories = requests.histories
+            for row in range(len(requests)):
+                events = histories.items[histories.indptr[row] : histories.indptr[row + 1]]
+                scores[row, np.isin(found[row], events)] = -np.inf
+        found = np.where(np.isneginf(scores), NO_ITEM, found)
+        order = np.lexsort((found, -scores), axis=1)[:, :k]
+        pad = ((0, 0), (0, k - order.shape[1]))
+        return (
+            np.pad(np.take_along_axis(found, order, axis=1), pad, constant_values=NO_ITEM),
+            np.pad(np.take_along_axis(scores, order, axis=1), pad, constant_values=-np.inf),
+        )
+
+    def _parameters(self, allowed: NDArray[np.bool_]) -> faiss.SearchParameters | None:
+        """Search within the allowed items at the index's own effort; FAISS resets it where a selector is given."""
+        if allowed.all():
+            return None
+        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        if self.report.kind == "hnsw":
+            return faiss.SearchParametersHNSW(sel=selector, efSearch=self.index.hnsw.efSearch)
+        if self.report.kind == "ivf":
+            return faiss.SearchParametersIVF(sel=selector, nprobe=self.index.nprobe)
+        return faiss.SearchParameters(sel=selector)
+
+    def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The cosine of given items (U, K); -inf for a request without a query or a positive event."""
+        vectors = self.request_vectors(requests)
+        scores = np.einsum("ud,ukd->uk", vectors, self.vectors[items])
+        scores[(items == NO_ITEM) | ~vectors.any(axis=1)[:, None]] = -np.inf
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write the vectors, the settings, and the index where it is more than the vectors themselves."""
+        np.save(folder / "vectors.npy", self.vectors)
+        save_settings(self.config, folder / "config.json")
+        save_settings(self.report, folder / "index.json")
+        if self.report.kind != "flat":
+            faiss.write_index(self.index, str(folder / "index.faiss"))
+
+    @classmethod
+    def load(cls, folder: Path) -> TextRetriever:
+        """Read what ``save`` wrote; the vectors stay memory-mapped.
+
+        Raises:
+            ArtifactError: A file is missing or damaged, or index and vectors do not belong together.
+        """
+        config = load_settings(TextConfig, folder / "config.json")
+        report = load_settings(IndexReport, folder / "index.json")
+        vectors = load_array(folder / "vectors.npy", np.float32, ndim=2)
+        if report.kind == "flat":
+            index = faiss.IndexFlatIP(vectors.shape[1])
+            index.add(np.ascontiguousarray(vectors))
+        else:
+            try:
+                index = faiss.read_index(str(folder / "index.faiss"))
+            except RuntimeError as error:
+                raise ArtifactError(f"{folder / 'index.faiss'}: not a readable index ({error}).") from error
+        if (index.ntotal, index.d) != vectors.shape:
+            raise ArtifactError(
+                f"{folder / 'index.faiss'}: an index over {index.ntotal} vectors of length {index.d}, but the vectors "
+                f"beside it are {vectors.shape}. Save the engine again."
+            )
+        return cls(vectors, index, report, config)
