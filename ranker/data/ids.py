@@ -48,7 +48,9 @@ def settle_ids(ids: pd.Series) -> pd.Series:
 
 
 def _read_objects(values: pd.Series) -> IdColumn:
-    present = values[values.notna()].map(_exact)
+    present = values[values.notna()]
+    # built as objects, since map would make floats of whole numbers beside fractions again
+    present = pd.Series([_exact(value) for value in present], index=present.index, dtype="object")
     converted = np.zeros(len(values), dtype=np.bool_)
     if present.map(_is_int64).all():
         ids = present.astype("Int64").reindex(values.index)

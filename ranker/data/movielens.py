@@ -229,17 +229,17 @@ def _appearing(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as parts:
         part = Path(parts) / path.name
         yield part
-        _sync(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(part, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if (
+        os.name == "posix"
+    ):  # Windows cannot sync a folder, whose entry of the new name may be lost with the power
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _sha256(path: Path) -> str:

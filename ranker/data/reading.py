@@ -78,7 +78,7 @@ def read_interactions(
         what = "weights that are not finite numbers above zero"
         checks.refuse("bad_weight", ~usable.to_numpy(), ["weight"], what, raw["weight"])
     event = ["user_id", "item_id", "datetime"]
-    repeated = checks.kept & frame[event].duplicated().to_numpy()
+    repeated = _repeats(frame[event], checks.kept)
     checks.leave_out("duplicate_row", repeated, event, "repeats of a user, item and datetime, left out")
     report = checks.settle()
 
@@ -101,7 +101,7 @@ def read_items(
         source: ``.csv``, ``.tsv`` or ``.parquet`` file, or a DataFrame, which is left unchanged.
         columns: The library's names to the table's, where they differ: ``{"item_id": "sku"}``. ``text`` alone
             may name several, which are joined into sentences where they are not empty:
-            ``{"text": ["title", "genres"]}``.
+            ``{"text": ["title", "genres"]}``. Columns of a text file that are read as text stay strings.
         on_bad_rows: ``raise`` to refuse a table with bad rows, ``drop`` to leave them out. Bad rows lack an
             id or a text, or give an item that an earlier row gives differently.
 
@@ -189,5 +189,9 @@ def _sentences(parts: Sequence[pd.Series]) -> pd.Series:
 def _repeats(rows: pd.DataFrame, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return (rows,) True where a row of those `among` equals an earlier one of them."""
     repeated = np.zeros(len(rows), dtype=np.bool_)
-    repeated[among] = rows[among].astype("str").duplicated().to_numpy()  # as strings: lists have no hash
+    chosen = rows[among]
+    objects = [
+        name for name, kind in chosen.dtypes.items() if kind == "object"
+    ]  # lists, say, which have no hash
+    repeated[among] = chosen.astype(dict.fromkeys(objects, "str")).duplicated().to_numpy()
     return repeated

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.errors import InputError
@@ -31,6 +31,7 @@ def assert_partition(interactions: pd.DataFrame, split: Split) -> None:
     assert len(together) == len(interactions)
 
 
+@settings(deadline=None)
 @given(LOGS, st.integers(1, 3))
 def test_leave_one_out_takes_each_users_last_events_in_stable_time_order(
     events: list[tuple[int, int]], holdout: int
@@ -54,6 +55,7 @@ def test_leave_one_out_takes_each_users_last_events_in_stable_time_order(
         assert order == sorted(order)
 
 
+@settings(deadline=None)
 @given(LOGS, st.floats(0.01, 0.99))
 def test_global_temporal_never_trains_on_the_future(
     events: list[tuple[int, int]], test_fraction: float
@@ -75,12 +77,21 @@ def test_global_temporal_never_trains_on_the_future(
     pd.testing.assert_frame_equal(interactions, before)
 
 
+@settings(deadline=None)
 @given(LOGS)
 def test_a_split_repeats_itself(events: list[tuple[int, int]]) -> None:
     interactions = log([*events, (0, 0), (0, 9)])
     first, second = leave_one_out(interactions), leave_one_out(interactions)
     pd.testing.assert_frame_equal(first.test, second.test)
     pd.testing.assert_frame_equal(first.train, second.train)
+
+
+def test_ties_keep_their_order_however_many_they_are() -> None:
+    seconds = np.random.default_rng(0).integers(0, 3, 2_000)  # long enough for an unstable sort to show
+    split = leave_one_out(log([(0, int(second)) for second in seconds]), holdout=500)
+    in_order = sorted(range(2_000), key=lambda row: seconds[row])
+    assert split.train["item_id"].tolist() == in_order[:-500]
+    assert split.test["item_id"].tolist() == in_order[-500:]
 
 
 def test_events_at_the_cut_go_to_test() -> None:
