@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from encoders.errors import InputError
 
-# texts are sorted within windows of this many batches: long enough to pad little, short enough for any catalogue
+# texts are sorted within windows of this many batches: enough to pad little, and bounded for any catalogue
 WINDOW_BATCHES = 256
 
 

@@ -4,6 +4,7 @@ Weights are read from safetensors only, and no checkpoint may run code of its ow
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -66,8 +67,8 @@ def load_config(folder: Path) -> PretrainedConfig:
         raise ArtifactError(f"{folder / 'config.json'} cannot be used: {_first_line(error)}") from error
     if config.is_encoder_decoder:
         raise ConfigError(
-            f"{folder} is an encoder-decoder ({config.model_type}), which has no single stack of layers to read "
-            "texts with. Pass a BERT-like or GPT-like checkpoint."
+            f"{folder} is an encoder-decoder ({config.model_type}), which has no single stack of "
+            "layers to read texts with. Pass a BERT-like or GPT-like checkpoint."
         )
     return config
 
@@ -117,18 +118,14 @@ def load_model(auto_class: Any, folder: Path, config: PretrainedConfig) -> PreTr
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: the weights cannot be loaded: {_first_line(error)}") from error
-    prefix = f"{model.base_model_prefix}."
-    has_head = any(not name.startswith(prefix) for name in model.state_dict()) and hasattr(
-        model, model.base_model_prefix
-    )
+    # a task model holds the transformer under this name, beside its head; a bare one is it
+    prefix = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
     missing = sorted(
-        name
-        for name in info["missing_keys"]
-        if "pooler" not in name.split(".") and not (has_head and not name.startswith(prefix))
+        name for name in info["missing_keys"] if name.startswith(prefix) and "pooler" not in name.split(".")
     )
     if missing:
         raise ArtifactError(
-            f"{folder} lacks {len(missing)} weights that its config.json calls for, {missing[0]} the first of them. "
+            f"{folder} lacks {len(missing)} weights that its config.json calls for, {missing[0]} the first. "
             "The folder mixes two models, or a shard is missing: save the checkpoint again."
         )
     model.eval()
@@ -187,17 +184,17 @@ def _from_hub(checkpoint: str) -> Path:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    # from_pretrained draws a progress bar and a report of every unread key; what matters of it is checked here
+    # from_pretrained draws a bar and reports every unread key; what matters of it is checked in load_model
     log = transformers.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
+    log.set_verbosity(logging.ERROR)
+    log.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         log.set_verbosity(verbosity)
         if bars:
-            log.enable_progress_bar()
+            log.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import onnx
 import torch
@@ -50,9 +50,9 @@ class ExportConfig:
         seed: of the bootstrap.
     """
 
-    precisions: Literal["auto"] | tuple[Precision, ...] = Field("auto", min_length=1)
-    k: int = Field(10, ge=1)
-    tolerance: float = Field(0.01, ge=0.0, lt=1.0)
+    precisions: Literal["auto"] | Annotated[tuple[Precision, ...], Field(min_length=1)] = "auto"
+    k: Annotated[int, Field(ge=1)] = 10
+    tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
     seed: int = 0
 
     @property
@@ -63,8 +63,11 @@ class ExportConfig:
         return ("fp16", "fp32") if torch.cuda.is_available() else ("int8", "fp32")
 
 
+DEFAULTS = ExportConfig()
+
+
 def export_text_encoder(
-    encoder: TextEncoder, task: RetrievalTask, folder: str | Path, config: ExportConfig = ExportConfig()
+    encoder: TextEncoder, task: RetrievalTask, folder: str | Path, config: ExportConfig = DEFAULTS
 ) -> ExportReport:
     """Export a text encoder to a folder that `OnnxTextEncoder.load` reads.
 
@@ -101,7 +104,7 @@ def export_pair_cross_encoder(
     cross_encoder: PairCrossEncoder,
     task: RankingTask,
     folder: str | Path,
-    config: ExportConfig = ExportConfig(),
+    config: ExportConfig = DEFAULTS,
 ) -> ExportReport:
     """Export a pair cross-encoder to a folder that `OnnxPairCrossEncoder.load` reads.
 

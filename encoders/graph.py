@@ -65,8 +65,8 @@ def trace(module: nn.Module, inputs: Sequence[str], output: str, path: Path) -> 
     )
     axes = {name: {0: "batch", 1: "tokens"} for name in inputs} | {output: {0: "batch"}}
     with warnings.catch_warnings(), torch.inference_mode():
-        # the exporter announces its own retirement, and tracing warns of each shape that Python code looks at;
-        # whether the traced graph generalizes is tested on other shapes, not guessed from warnings
+        # the exporter announces its own retirement, and tracing warns of each shape that Python looks at;
+        # that the graph holds for other shapes is tested, not guessed from warnings
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),
@@ -102,8 +102,8 @@ def fuse(path: Path, config: PretrainedConfig) -> onnx.ModelProto:
 
 
 def _traceable(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy on CPU with attention as plain operators: the caller's model keeps its device, mode and kernels."""
+    """A copy on CPU with attention as plain operators; the caller's model stays as it is."""
     plain = copy.deepcopy(model).cpu()
     plain.set_attn_implementation("eager")
     plain.config.use_cache = False
-    return plain.eval()
+    return plain

@@ -6,7 +6,7 @@ through every layer, and a linear head on the pooled [CLS].
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import torch
@@ -46,10 +46,13 @@ class PairCrossEncoderConfig:
         device: "auto", or a torch device name.
     """
 
-    max_tokens: int = Field(256, ge=16)
-    batch_size: int = Field(64, ge=1)
-    layers: int | None = Field(None, ge=1)
+    max_tokens: Annotated[int, Field(ge=16)] = 256
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    layers: Annotated[int, Field(ge=1)] | None = None
     device: str = "auto"
+
+
+DEFAULTS = PairCrossEncoderConfig()
 
 
 class PairCrossEncoder:
@@ -74,7 +77,7 @@ class PairCrossEncoder:
             if name in tokenizer.model_input_names
         )
         self.tokens = TextTokenizer(
-            tokenizer.backend_tokenizer,  # type: ignore[attr-defined]
+            tokenizer.backend_tokenizer,
             token_limit(model.config, tokenizer, config.max_tokens),
             pad_id(tokenizer),
             config.batch_size,
@@ -82,7 +85,7 @@ class PairCrossEncoder:
 
     @classmethod
     def load(
-        cls, checkpoint: str | Path, config: PairCrossEncoderConfig = PairCrossEncoderConfig(), seed: int = 0
+        cls, checkpoint: str | Path, config: PairCrossEncoderConfig = DEFAULTS, seed: int = 0
     ) -> "PairCrossEncoder":
         """Load an encoder checkpoint, with the one-label head that it has or with a fresh one.
 
@@ -118,7 +121,7 @@ class PairCrossEncoder:
         return fill_rows(self.tokens.pair_batches(pairs), self._run, (len(pairs),), "pair", progress)
 
     def save(self, folder: str | Path) -> None:
-        """Write the model (safetensors) and the tokenizer in the Hugging Face layout; `load` reads it back."""
+        """Write the model (safetensors) and the tokenizer as Hugging Face does; `load` reads them."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 

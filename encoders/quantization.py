@@ -1,14 +1,14 @@
 """Quantization: a fused float32 graph at the precision that is asked for.
 
-int8 here means 8-bit weights and 8-bit activations in every product with a weight matrix, and 8-bit rows in the
-embedding tables; layer norms, softmax and the products inside attention stay float32.
-Activations are quantized symmetrically with one scale per token, measured as it passes (Yao et al., ZeroQuant,
-2022), where ONNX Runtime's own dynamic quantization takes one scale over the whole batch: there, an answer
+int8 here means 8-bit weights and 8-bit activations in every product with a weight matrix, and 8-bit rows in
+the embedding tables; layer norms, softmax and the products inside attention stay float32.
+Activations are quantized symmetrically with one scale per token, measured as it passes (Yao et al.,
+ZeroQuant, 2022), where ONNX Runtime's own dynamic quantization takes one scale over the whole batch: there, an answer
 depends on the texts that happen to share its batch. Nothing is calibrated, so nothing can drift.
 """
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ Precision = Literal["int8", "fp16", "fp32"]
 MICROSOFT = "com.microsoft"
 ZERO_POINT = 128  # of uint8 activations, which the fastest x86 kernels take against int8 weights
 ACTIVATION_STEPS = 127  # either side of zero
-WEIGHT_STEPS = 63  # 7 bits: two products of 8 × 7 bits never saturate the 16-bit sums of AVX2's vpmaddubsw
+WEIGHT_STEPS = 63  # 7 bits: two products of 8 by 7 bits never saturate the 16-bit sums of AVX2's vpmaddubsw
 TABLE_STEPS = 127
 SMALL_TABLE_ROWS = 1024  # position and type tables are not worth two more operators
 
@@ -79,7 +79,7 @@ class Int8Graph:
         return self.model
 
     def _product(self, left: str, weight: NDArray[np.float32], output: str, name: str) -> None:
-        """left (…, K) @ weight (K, N) with one scale per row of left and one per column of weight."""
+        """Left (…, K) @ weight (K, N) with one scale per row of left and one per column of weight."""
         steps, scales = _quantize(weight, WEIGHT_STEPS, axis=0)
         rows = self._add(
             "Reshape", [left, self._constant("rows_shape", np.array([-1, len(weight)]))], name, "rows"
@@ -157,7 +157,7 @@ class Int8Graph:
         self.nodes.append(helper.make_node("Mul", [row, scale], [name]))
 
     def _add(
-        self, kind: str, inputs: list[str], name: str, part: str, domain: str = "", **settings: object
+        self, kind: str, inputs: list[str], name: str, part: str, domain: str = "", **settings: Any
     ) -> str:
         output = f"{name}_{part}"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, domain=domain, **settings))

@@ -53,7 +53,8 @@ class PrecisionReport:
         )
         agreement = "  ".join(f"{name} {value:.4f}" for name, value in self.agreement.items())
         verdict = "passed " if self.passed else "refused"
-        return f"{self.precision:5} {verdict}  {changes}  {agreement}  {self.bytes / 1e6:.1f} MB ({self.size:.0%} of fp32)"
+        size = f"{self.bytes / 1e6:.1f} MB ({self.size:.0%} of fp32)"
+        return f"{self.precision:5} {verdict}  {changes}  {agreement}  {size}"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -22,7 +22,6 @@ from encoders.errors import ArtifactError
 from encoders.report import ExportReport
 from encoders.session import OnnxSession, open_session
 
-FORMAT = 1
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "export.json"
 
 
@@ -37,7 +36,7 @@ class ExportManifest:
     pad_id: NonNegativeInt
     report: ExportReport
     sha256: dict[str, str]
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
 
     @property
     def precision(self) -> str:
@@ -137,7 +136,7 @@ class OnnxTextEncoder:
 
 
 class OnnxPairCrossEncoder:
-    """A pair cross-encoder in ONNX Runtime, as `export_pair_cross_encoder` writes it; build it with `load`."""
+    """A pair cross-encoder in ONNX Runtime, as `export_pair_cross_encoder` writes it; use `load`."""
 
     def __init__(self, session: OnnxSession, tokens: TextTokenizer, manifest: ExportManifest):
         self.session = session
@@ -188,7 +187,8 @@ def _load(
     unknown = set(session.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
     if unknown or len(session.outputs) != 1:
         raise ArtifactError(
-            f"{folder / MODEL} has inputs {session.inputs} and outputs {session.outputs}: this is another model."
+            f"{folder / MODEL} has inputs {session.inputs} and outputs {session.outputs}: "
+            "this is another model."
         )
     tokens = TextTokenizer(tokenizer, manifest.max_tokens, manifest.pad_id, manifest.batch_size)
     return session, tokens, manifest

@@ -36,8 +36,8 @@ class RetrievalTask:
         shape = (len(self.queries), len(self.documents))
         if self.relevant.shape != shape:
             raise InputError(
-                f"RetrievalTask: relevant is {self.relevant.shape}, but there are {shape[0]} queries and {shape[1]} "
-                "documents: it needs one row per query and one column per document."
+                f"RetrievalTask: relevant is {self.relevant.shape}, but there are {shape[0]} queries and "
+                f"{shape[1]} documents: it needs one row per query and one column per document."
             )
         if not self.queries:
             raise InputError("RetrievalTask: there are no queries, so nothing can be judged.")
@@ -48,16 +48,15 @@ class RetrievalTask:
         pointers = np.cumsum([0, *(len(columns) for columns in hits)])
         columns = np.array([column for row in hits for column in row], dtype=np.int64)
         same = sparse.csr_array((np.ones(len(columns), dtype=bool), columns, pointers), shape=shape)
-        counted = sparse.csr_array(
-            self.relevant.astype(np.int8) - self.relevant.multiply(same).astype(np.int8)
-        )
+        relevant = self.relevant.astype(bool)
+        counted = sparse.csr_array(relevant.astype(np.int8) - relevant.multiply(same).astype(np.int8))
         counted.eliminate_zeros()
         counted.sort_indices()
         empty = np.flatnonzero(np.diff(counted.indptr) == 0)
         if len(empty):
             raise InputError(
-                f"RetrievalTask: {len(empty)} of {shape[0]} queries have no relevant document with another text "
-                f"(query {empty[0]} the first): leave them out."
+                f"RetrievalTask: {len(empty)} of {shape[0]} queries have no relevant document with another "
+                f"text (query {empty[0]} the first): leave them out."
             )
         object.__setattr__(self, "relevant", counted)
         object.__setattr__(self, "same_text", same)
@@ -116,17 +115,19 @@ class RankingTask:
     def __post_init__(self) -> None:
         if len(self.lists) != len(self.relevant) or not self.lists:
             raise InputError(
-                f"RankingTask: {len(self.lists)} lists and {len(self.relevant)} arrays of relevance: each list needs one."
+                f"RankingTask: {len(self.lists)} lists and {len(self.relevant)} arrays of relevance: "
+                "each list needs one."
             )
         for place, (pairs, relevant) in enumerate(zip(self.lists, self.relevant, strict=True)):
             if relevant.shape != (len(pairs),):
                 raise InputError(
-                    f"RankingTask: list {place} has {len(pairs)} pairs but relevance of shape {relevant.shape}."
+                    f"RankingTask: list {place} has {len(pairs)} pairs but relevance of "
+                    f"shape {relevant.shape}."
                 )
             if len(pairs) < 2 or not relevant.any():
                 raise InputError(
-                    f"RankingTask: list {place} has {len(pairs)} pairs, {int(relevant.sum())} of them relevant; "
-                    "it needs two pairs and one relevant: leave it out."
+                    f"RankingTask: list {place} has {len(pairs)} pairs, {int(relevant.sum())} of them "
+                    "relevant; it needs two pairs and one relevant: leave it out."
                 )
 
     @property

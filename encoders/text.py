@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import torch
@@ -49,9 +49,12 @@ class TextEncoderConfig:
     """
 
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
-    max_tokens: int = Field(256, ge=8)
-    batch_size: int = Field(64, ge=1)
+    max_tokens: Annotated[int, Field(ge=8)] = 256
+    batch_size: Annotated[int, Field(ge=1)] = 64
     device: str = "auto"
+
+
+DEFAULTS = TextEncoderConfig()
 
 
 class TextEncoder:
@@ -77,7 +80,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
         self.tokens = TextTokenizer(
-            tokenizer.backend_tokenizer,  # type: ignore[attr-defined]
+            tokenizer.backend_tokenizer,
             token_limit(model.config, tokenizer, config.max_tokens),
             pad_id(tokenizer),
             config.batch_size,
@@ -85,7 +88,7 @@ class TextEncoder:
 
     @classmethod
     def load(
-        cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, config: TextEncoderConfig = TextEncoderConfig()
+        cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, config: TextEncoderConfig = DEFAULTS
     ) -> "TextEncoder":
         """Load a checkpoint from a local folder or the Hub (safetensors; its code is never run).
 

@@ -68,7 +68,7 @@ def test_an_encoder_decoder_is_refused(folder):
 
 
 def test_an_unreachable_hub_names_the_local_way():
-    with pytest.raises(ArtifactError, match="could not be downloaded .* pass a local folder"):
+    with pytest.raises(ArtifactError, match=r"could not be downloaded .* pass a local folder"):
         resolve_checkpoint("nobody/no-such-checkpoint")
 
 

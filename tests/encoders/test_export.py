@@ -78,7 +78,7 @@ def test_int8_leaves_no_float_product_with_weights(encoder, task, tmp_path):
     assert found["MatMul"] == found["Attention"] == 0
     assert (
         found["MatMulIntegerToFloat"] == 12
-    )  # query-key-value, attention output, two of the feed-forward, × 3
+    )  # query-key-value, attention output, two of the feed-forward, in 3 layers
     floats = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
     assert max(int(np.prod(tensor.dims)) for tensor in floats) <= 64 * 32  # the position table
 

@@ -15,9 +15,26 @@ from encoders import (
     export_text_encoder,
 )
 
-WORDS = (
-    "red green blue old new small large river city night winter summer story war love robot cat dog".split()
-)
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "old",
+    "new",
+    "small",
+    "large",
+    "river",
+    "city",
+    "night",
+    "winter",
+    "summer",
+    "story",
+    "war",
+    "love",
+    "robot",
+    "cat",
+    "dog",
+]
 
 
 def wordpiece_tokenizer():
