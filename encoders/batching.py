@@ -1,0 +1,146 @@
+"""Token batches: texts and pairs tokenized, sorted by length, padded per batch, and put back in order.
+
+The torch and the ONNX models read their inputs from here, so that both see the same tokens.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from tqdm import tqdm
+
+from encoders.errors import InputError
+
+# texts are sorted within windows of this many batches: enough to pad little, and bounded for any catalogue
+WINDOW_BATCHES = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenBatch:
+    """Tokens of a batch, padded on the right to its longest row."""
+
+    rows: NDArray[np.int64]  # (B,) places of the rows in the input
+    input_ids: NDArray[np.int64]  # (B, L)
+    attention_mask: NDArray[np.int64]  # (B, L) 1 for a token, 0 for padding
+    token_type_ids: NDArray[np.int64]  # (B, L) 1 for a pair's second text
+
+    def named(self, names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """The arrays that a model asks for, by their Hugging Face names."""
+        return {name: getattr(self, name) for name in names}
+
+
+class TextTokenizer:
+    """A fast tokenizer with a cut-off length, for single texts and for pairs.
+
+    A text without tokens (an empty string, under a tokenizer that adds no special tokens) becomes one
+    padding token, so that every row has something to attend to.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, pad_id: int, batch_size: int):
+        self.max_tokens = max_tokens
+        self.pad_id = pad_id
+        self.batch_size = batch_size
+        self._tokenizer = Tokenizer.from_str(
+            tokenizer.to_str()
+        )  # its truncation is set here, not for its owner
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._window = batch_size * WINDOW_BATCHES
+        self._pair_specials = self._tokenizer.num_special_tokens_to_add(True)
+
+    def save(self, path: str) -> None:
+        """Write tokenizer.json, which holds neither padding nor truncation."""
+        self._tokenizer.save(path)
+
+    def text_batches(self, texts: Sequence[str]) -> Iterator[TokenBatch]:
+        """Batches of single texts; what is over max_tokens is cut from the end.
+
+        Raises:
+            InputError: an entry is not a string.
+        """
+        self._tokenizer.enable_truncation(self.max_tokens)
+        for start in range(0, len(texts), self._window):
+            window = [_clean(text, start + at) for at, text in enumerate(texts[start : start + self._window])]
+            yield from self._sorted(start, self._tokenizer.encode_batch(window))
+
+    def pair_batches(self, pairs: Sequence[tuple[str, str]]) -> Iterator[TokenBatch]:
+        """Batches of pairs; what is over max_tokens is cut from the end of the first text.
+
+        The first text keeps a quarter of the room at least; only a second text longer than the other three
+        quarters is cut too.
+
+        Raises:
+            InputError: an entry is not a pair of strings.
+        """
+        self._tokenizer.no_truncation()
+        for start in range(0, len(pairs), self._window):
+            firsts, seconds = [], []
+            for place, pair in enumerate(pairs[start : start + self._window], start):
+                if not (isinstance(pair, tuple | list) and len(pair) == 2):
+                    raise InputError(f"Pair {place} is {pair!r}: pass (first text, second text) tuples.")
+                firsts.append(_clean(pair[0], place))
+                seconds.append(_clean(pair[1], place))
+            encoded = zip(
+                self._tokenizer.encode_batch(firsts, add_special_tokens=False),
+                self._tokenizer.encode_batch(seconds, add_special_tokens=False),
+                strict=True,
+            )
+            yield from self._sorted(start, [self._join(first, second) for first, second in encoded])
+
+    def _join(self, first: Encoding, second: Encoding) -> Encoding:
+        room = self.max_tokens - self._pair_specials
+        second.truncate(min(len(second), room - min(len(first), room // 4)))
+        first.truncate(min(len(first), room - len(second)))
+        return self._tokenizer.post_process(first, second)
+
+    def _sorted(self, start: int, encodings: list[Encoding]) -> Iterator[TokenBatch]:
+        lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+        order = np.argsort(
+            -lengths, kind="stable"
+        )  # longest first: what does not fit in memory shows at once
+        for at in range(0, len(order), self.batch_size):
+            rows = order[at : at + self.batch_size]
+            width = max(1, int(lengths[rows[0]]))
+            input_ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
+            attention_mask = np.zeros((len(rows), width), dtype=np.int64)
+            token_type_ids = np.zeros((len(rows), width), dtype=np.int64)
+            for line, row in enumerate(rows):
+                length = lengths[row]
+                input_ids[line, :length] = encodings[row].ids
+                token_type_ids[line, :length] = encodings[row].type_ids
+                attention_mask[line, : max(1, length)] = 1
+            yield TokenBatch(start + rows, input_ids, attention_mask, token_type_ids)
+
+
+def fill_rows(
+    batches: Iterator[TokenBatch],
+    run: Callable[[TokenBatch], NDArray[np.float32]],
+    shape: tuple[int, ...],
+    unit: str,
+    progress: bool,
+) -> NDArray[np.float32]:
+    """Run a model over batches and write each answer to its row of the input.
+
+    Args:
+        batches: from a `TextTokenizer`.
+        run: gives the (B, …) answers of a batch.
+        shape: of the whole answer; its first entry is the number of rows.
+        unit: what the progress bar counts.
+        progress: show a bar if the output is a terminal.
+    """
+    filled = np.empty(shape, dtype=np.float32)
+    with tqdm(total=shape[0], unit=unit, disable=None if progress else True) as bar:
+        for batch in batches:
+            filled[batch.rows] = run(batch)
+            bar.update(len(batch.rows))
+    return filled
+
+
+def _clean(text: str, place: int) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"Text {place} is {text!r}, not a string: fill or drop missing texts first.")
+    return text.encode("utf-8", "replace").decode(
+        "utf-8"
+    )  # lone surrogates have no UTF-8 form; they become "?"

@@ -1,0 +1,196 @@
+"""Exports: torch to ONNX at the lowest precision that passes the gate, whole or not at all."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import onnx
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from encoders.batching import TextTokenizer
+from encoders.checkpoint import file_sha256
+from encoders.errors import ExportError, InputError
+from encoders.gate import RankingGate, RetrievalGate, Verdict
+from encoders.graph import PairLogit, PooledText, fuse, trace
+from encoders.pair import PairCrossEncoder
+from encoders.quantization import Precision, at_precision
+from encoders.report import ExportReport, PrecisionReport
+from encoders.served import (
+    MANIFEST,
+    MODEL,
+    TOKENIZER,
+    ExportManifest,
+    OnnxPairCrossEncoder,
+    OnnxTextEncoder,
+    write_manifest,
+)
+from encoders.session import OnnxSession, open_session
+from encoders.tasks import RankingTask, RetrievalTask
+from encoders.text import TextEncoder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ExportConfig:
+    """Settings of an export.
+
+    Attributes:
+        precisions: tried in this order, the first that passes is kept; "auto" is int8 then fp32 on CPU, fp16
+            then fp32 where CUDA is present.
+        k: cut-off of recall and NDCG on a retrieval task.
+        tolerance: largest accepted loss of a metric, as a share of the original's value.
+        seed: of the bootstrap.
+    """
+
+    precisions: Literal["auto"] | Annotated[tuple[Precision, ...], Field(min_length=1)] = "auto"
+    k: Annotated[int, Field(ge=1)] = 10
+    tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.01
+    seed: int = 0
+
+    @property
+    def order(self) -> tuple[Precision, ...]:
+        """The precisions to try on this machine."""
+        if self.precisions != "auto":
+            return self.precisions
+        return ("fp16", "fp32") if torch.cuda.is_available() else ("int8", "fp32")
+
+
+DEFAULTS = ExportConfig()
+
+
+def export_text_encoder(
+    encoder: TextEncoder, task: RetrievalTask, folder: str | Path, config: ExportConfig = DEFAULTS
+) -> ExportReport:
+    """Export a text encoder to a folder that `OnnxTextEncoder.load` reads.
+
+    Args:
+        encoder: the original; it is left unchanged.
+        task: real texts of the catalogue, on which the export is judged.
+        folder: written whole or not at all; an earlier export there is replaced.
+        config: the settings.
+
+    Returns:
+        The report, which is also in the folder.
+
+    Raises:
+        ExportError: every precision lost more than the tolerance.
+        InputError: the folder holds something else, or the task cannot judge this encoder.
+    """
+    gate = RetrievalGate(encoder, task, config.k, config.tolerance, config.seed)
+
+    def judge(session: OnnxSession, manifest: ExportManifest) -> Verdict:
+        return gate.judge(OnnxTextEncoder(session, encoder.tokens, manifest))
+
+    with _replaced(Path(folder)) as draft:
+        trace(
+            PooledText(encoder.model, encoder.pooling),
+            ("input_ids", "attention_mask"),
+            "vector",
+            draft / "traced",
+        )
+        fused = fuse(draft / "traced", encoder.model.config)
+        return _export(fused, "text_encoder", encoder.dim, encoder.tokens, judge, draft, config)
+
+
+def export_pair_cross_encoder(
+    cross_encoder: PairCrossEncoder,
+    task: RankingTask,
+    folder: str | Path,
+    config: ExportConfig = DEFAULTS,
+) -> ExportReport:
+    """Export a pair cross-encoder to a folder that `OnnxPairCrossEncoder.load` reads.
+
+    Args:
+        cross_encoder: the original; it is left unchanged.
+        task: real lists of pairs, on which the export is judged.
+        folder: written whole or not at all; an earlier export there is replaced.
+        config: the settings.
+
+    Returns:
+        The report, which is also in the folder.
+
+    Raises:
+        ExportError: every precision lost more than the tolerance.
+        InputError: the folder holds something else, or the task cannot judge this cross-encoder.
+    """
+    gate = RankingGate(cross_encoder, task, config.tolerance, config.seed)
+
+    def judge(session: OnnxSession, manifest: ExportManifest) -> Verdict:
+        return gate.judge(OnnxPairCrossEncoder(session, cross_encoder.tokens, manifest))
+
+    with _replaced(Path(folder)) as draft:
+        trace(PairLogit(cross_encoder.model), cross_encoder.inputs, "logit", draft / "traced")
+        fused = fuse(draft / "traced", cross_encoder.model.config)
+        return _export(fused, "pair_cross_encoder", 1, cross_encoder.tokens, judge, draft, config)
+
+
+def _export(
+    fused: onnx.ModelProto,
+    kind: Literal["text_encoder", "pair_cross_encoder"],
+    dim: int,
+    tokens: TextTokenizer,
+    judge: Callable[[OnnxSession, ExportManifest], Verdict],
+    draft: Path,
+    config: ExportConfig,
+) -> ExportReport:
+    (draft / "traced").unlink()
+    tokens.save(str(draft / TOKENIZER))
+    full_size = fused.ByteSize()
+    tried: list[PrecisionReport] = []
+    for precision in config.order:
+        path = draft / MODEL
+        onnx.save(at_precision(fused, precision), str(path))
+
+        def manifest(report: ExportReport, path: Path = path) -> ExportManifest:
+            hashes = {name: file_sha256(draft / name) for name in (MODEL, TOKENIZER)}
+            return ExportManifest(
+                kind, dim, tokens.max_tokens, tokens.batch_size, tokens.pad_id, report, hashes
+            )
+
+        unjudged = ExportReport(precision, config.tolerance, ())
+        verdict = judge(open_session(path), manifest(unjudged))
+        size = path.stat().st_size
+        tried.append(
+            PrecisionReport(
+                precision, verdict.passed, verdict.changes, verdict.agreement, size, size / full_size
+            )
+        )
+        logger.info("%s", tried[-1])
+        if verdict.passed:
+            report = ExportReport(precision, config.tolerance, tuple(tried))
+            write_manifest(draft, manifest(report))
+            return report
+    figures = "; ".join(" ".join(str(row).split()) for row in tried)
+    raise ExportError(
+        f"No precision kept within {config.tolerance:.1%} of the original: {figures}. "
+        "Allow fp32, raise the tolerance, or judge on more queries."
+    )
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A draft folder beside `folder` that takes its place once the block ends well."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"{folder} holds something that is no export: pass a new or an empty folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield draft
+        draft.chmod(0o755)  # mkdtemp makes a folder that only its owner can read
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            os.replace(folder, old)
+            os.replace(draft, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

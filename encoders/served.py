@@ -1,0 +1,194 @@
+"""Served models: exported ONNX folders that encode texts and score pairs without torch.
+
+model.onnx       the graph, pooling or head included
+tokenizer.json   the fast tokenizer
+export.json      what the folder is, how it was judged, and the sha256 of the two files above
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from tokenizers import Tokenizer
+
+from encoders.batching import TextTokenizer, TokenBatch, fill_rows
+from encoders.checkpoint import file_sha256
+from encoders.errors import ArtifactError
+from encoders.report import ExportReport
+from encoders.session import OnnxSession, open_session
+
+MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "export.json"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ExportManifest:
+    """The export.json of a served model."""
+
+    kind: Literal["text_encoder", "pair_cross_encoder"]
+    dim: PositiveInt
+    max_tokens: PositiveInt
+    batch_size: PositiveInt
+    pad_id: NonNegativeInt
+    report: ExportReport
+    sha256: dict[str, str]
+    format: Literal[1] = 1
+
+    @property
+    def precision(self) -> str:
+        """The precision of the graph in the folder."""
+        return self.report.chosen
+
+
+def write_manifest(folder: Path, manifest: ExportManifest) -> None:
+    """Write export.json and flush it to disk."""
+    with (folder / MANIFEST).open("wb") as file:
+        file.write(TypeAdapter(ExportManifest).dump_json(manifest, indent=2))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_manifest(folder: Path, kind: str) -> ExportManifest:
+    """Read and check export.json and the files that it names.
+
+    Raises:
+        ArtifactError: a file is missing, damaged, or belongs to another kind of model.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = TypeAdapter(ExportManifest).validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({error.strerror}): pass the folder of an export."
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ArtifactError(
+            f"{path} is not a valid export: {where}: {first['msg']}. Export again."
+        ) from error
+    if manifest.kind != kind:
+        raise ArtifactError(
+            f"{path} describes a {manifest.kind}, not a {kind}: load it with the other class."
+        )
+    for name in (MODEL, TOKENIZER):
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder / name} is missing: copy the whole folder, or export again.")
+        if file_sha256(folder / name) != manifest.sha256.get(name):
+            raise ArtifactError(
+                f"{folder / name} is not the file that was exported (its sha256 differs): it is damaged, or "
+                "comes from another export. Copy the folder again, or export again."
+            )
+    return manifest
+
+
+class OnnxTextEncoder:
+    """A text encoder in ONNX Runtime, as `export_text_encoder` writes it; build it with `load`.
+
+    A batch equals its texts one by one to 1e-5 per entry in fp32, and to 2e-2 in int8, where a value on the
+    edge between two steps may fall to either side.
+    """
+
+    def __init__(self, session: OnnxSession, tokens: TextTokenizer, manifest: ExportManifest):
+        self.session = session
+        self.tokens = tokens
+        self.manifest = manifest
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        providers: Literal["auto"] | Sequence[str] = "auto",
+        threads: int | None = None,
+    ) -> "OnnxTextEncoder":
+        """Load an export after checking its files against their hashes.
+
+        Raises:
+            ArtifactError: a file is missing, damaged or foreign.
+            ConfigError: a named execution provider is not available.
+        """
+        return cls(*_load(Path(folder), "text_encoder", providers, threads))
+
+    @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        return self.manifest.dim
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the graph."""
+        return self.session.provider
+
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
+        """Encode texts to (T, dim) rows of length 1, in the order of the input.
+
+        Raises:
+            InputError: an entry is not a string.
+        """
+        return fill_rows(self.tokens.text_batches(texts), self._run, (len(texts), self.dim), "text", progress)
+
+    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
+        return self.session.run(batch.named(self.session.inputs))[0]
+
+
+class OnnxPairCrossEncoder:
+    """A pair cross-encoder in ONNX Runtime, as `export_pair_cross_encoder` writes it; use `load`."""
+
+    def __init__(self, session: OnnxSession, tokens: TextTokenizer, manifest: ExportManifest):
+        self.session = session
+        self.tokens = tokens
+        self.manifest = manifest
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        providers: Literal["auto"] | Sequence[str] = "auto",
+        threads: int | None = None,
+    ) -> "OnnxPairCrossEncoder":
+        """Load an export after checking its files against their hashes.
+
+        Raises:
+            ArtifactError: a file is missing, damaged or foreign.
+            ConfigError: a named execution provider is not available.
+        """
+        return cls(*_load(Path(folder), "pair_cross_encoder", providers, threads))
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the graph."""
+        return self.session.provider
+
+    def score(self, pairs: Sequence[tuple[str, str]], *, progress: bool = False) -> NDArray[np.float32]:
+        """Score pairs to (P,) logits, higher is better, in the order of the input.
+
+        Raises:
+            InputError: an entry is not a pair of strings.
+        """
+        return fill_rows(self.tokens.pair_batches(pairs), self._run, (len(pairs),), "pair", progress)
+
+    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
+        return self.session.run(batch.named(self.session.inputs))[0]
+
+
+def _load(
+    folder: Path, kind: str, providers: Literal["auto"] | Sequence[str], threads: int | None
+) -> tuple[OnnxSession, TextTokenizer, ExportManifest]:
+    manifest = read_manifest(folder, kind)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ArtifactError(f"{folder / TOKENIZER} is not a tokenizer: {error}") from error
+    session = open_session(folder / MODEL, providers, threads)
+    unknown = set(session.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
+    if unknown or len(session.outputs) != 1:
+        raise ArtifactError(
+            f"{folder / MODEL} has inputs {session.inputs} and outputs {session.outputs}: "
+            "this is another model."
+        )
+    tokens = TextTokenizer(tokenizer, manifest.max_tokens, manifest.pad_id, manifest.batch_size)
+    return session, tokens, manifest

@@ -1,0 +1,85 @@
+"""ONNX Runtime sessions: the best provider that really works here, without noise about the others."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from encoders.errors import ArtifactError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+class OnnxSession:
+    """A loaded ONNX graph; `provider` names the execution provider that runs it."""
+
+    def __init__(self, session: onnxruntime.InferenceSession):
+        self.inner = session
+        self.provider: str = session.get_providers()[0]
+        self.inputs: tuple[str, ...] = tuple(value.name for value in session.get_inputs())
+        self.outputs: tuple[str, ...] = tuple(value.name for value in session.get_outputs())
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Compute every output, in the order of `outputs`."""
+        return self.inner.run(None, dict(feeds))  # type: ignore[no-any-return]
+
+
+def open_session(
+    path: Path, providers: Literal["auto"] | Sequence[str] = "auto", threads: int | None = None
+) -> OnnxSession:
+    """Open an ONNX file.
+
+    Args:
+        path: the .onnx file.
+        providers: execution providers in the order of preference; "auto" is CUDA where a device is present,
+            then CPU. CPU is always the last resort.
+        threads: threads within one operator; None leaves ONNX Runtime one per physical core.
+
+    Returns:
+        The session; the provider that it got is logged at info level.
+
+    Raises:
+        ArtifactError: the file is missing or is no ONNX graph that this ONNX Runtime can run.
+        ConfigError: a named provider is not part of this ONNX Runtime.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing: export the model again, or pass the folder that holds it.")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = (
+        3  # warnings here are about nodes that stay on CPU, which no caller can act on
+    )
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    wanted = _providers(providers)
+    try:
+        session = OnnxSession(onnxruntime.InferenceSession(str(path), options, providers=wanted))
+    except Exception as error:  # ONNX Runtime's error classes share no base but Exception
+        raise ArtifactError(
+            f"{path} is not a graph that ONNX Runtime can run: {str(error).splitlines()[0]}"
+        ) from error
+    logger.info("%s runs on %s", path, session.provider)
+    return session
+
+
+def _providers(providers: Literal["auto"] | Sequence[str]) -> list[str]:
+    available = onnxruntime.get_available_providers()
+    if providers == "auto":
+        # asking for CUDA without a device prints errors from native code, so torch is asked first
+        wanted = [CUDA] if torch.cuda.is_available() and CUDA in available else []
+    else:
+        wanted = [name for name in providers if name != CPU]
+        unknown = [name for name in wanted if name not in available]
+        if unknown:
+            raise ConfigError(
+                f"Execution providers {unknown} are not in this ONNX Runtime; it has {available}."
+            )
+    if CUDA in wanted:
+        onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that came with torch
+    return [*wanted, CPU]

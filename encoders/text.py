@@ -1,0 +1,139 @@
+"""Text encoders: any Hugging Face checkpoint as a function from texts to unit vectors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from encoders.batching import TextTokenizer, TokenBatch, fill_rows
+from encoders.checkpoint import (
+    DEFAULT_CHECKPOINT,
+    load_config,
+    load_model,
+    load_tokenizer,
+    resolve_checkpoint,
+    resolve_device,
+)
+from encoders.pooling import Pooling, pool, resolve_pooling
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors, each a function of its own text alone."""
+
+    @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
+        """Encode texts to (T, dim) rows of length 1, in the order of the input; no texts give (0, dim)."""
+        ...
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TextEncoderConfig:
+    """Settings of a text encoder.
+
+    Attributes:
+        pooling: "auto" follows the checkpoint: its sentence-transformers pooling file, else the last token
+            of a causal language model, else the mean.
+        max_tokens: longer texts are cut; the checkpoint's own limit holds where it is lower.
+        batch_size: texts per forward pass.
+        device: "auto", or a torch device name.
+    """
+
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    max_tokens: Annotated[int, Field(ge=8)] = 256
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    device: str = "auto"
+
+
+DEFAULTS = TextEncoderConfig()
+
+
+class TextEncoder:
+    """A transformer in torch that reads one text at a time; build it with `load`.
+
+    A batch equals its texts one by one to 1e-5 per entry (float32 sums in another order).
+
+    Attributes:
+        model: the transformer, without a head.
+        tokenizer: its Hugging Face tokenizer.
+        pooling: how token states become one vector.
+        tokens: cuts and batches texts as `max_tokens` and `batch_size` say.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        pooling: Pooling,
+        config: TextEncoderConfig,
+    ):
+        self.model = model.to(resolve_device(config.device))  # type: ignore[arg-type]
+        self.tokenizer = tokenizer
+        self.pooling: Pooling = pooling
+        self.tokens = TextTokenizer(
+            tokenizer.backend_tokenizer,
+            token_limit(model.config, tokenizer, config.max_tokens),
+            pad_id(tokenizer),
+            config.batch_size,
+        )
+
+    @classmethod
+    def load(
+        cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, config: TextEncoderConfig = DEFAULTS
+    ) -> "TextEncoder":
+        """Load a checkpoint from a local folder or the Hub (safetensors; its code is never run).
+
+        Raises:
+            ArtifactError: there is no such checkpoint, or it is damaged.
+            ConfigError: its kind of model or pooling is not supported, or the device is not usable.
+            ExtraError: the default checkpoint is neither installed nor downloadable.
+        """
+        folder = resolve_checkpoint(checkpoint)
+        model_config = load_config(folder)
+        pooling = resolve_pooling(folder, model_config) if config.pooling == "auto" else config.pooling
+        return cls(load_model(AutoModel, folder, model_config), load_tokenizer(folder), pooling, config)
+
+    @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        return int(self.model.config.hidden_size)
+
+    def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
+        """Encode texts to (T, dim) rows of length 1, in the order of the input.
+
+        Raises:
+            InputError: an entry is not a string.
+        """
+        self.model.eval()
+        batches = self.tokens.text_batches(texts)
+        return fill_rows(batches, self._run, (len(texts), self.dim), "text", progress)
+
+    @torch.inference_mode()
+    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
+        input_ids = torch.from_numpy(batch.input_ids).to(self.model.device)
+        mask = torch.from_numpy(batch.attention_mask).to(self.model.device)
+        hidden = self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        vectors: NDArray[np.float32] = pool(hidden, mask, self.pooling).cpu().numpy()
+        return vectors
+
+
+def token_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, wanted: int) -> int:
+    """The most tokens that a model can read, or `wanted` where that is lower."""
+    positions = int(getattr(config, "max_position_embeddings", wanted))
+    if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}:
+        positions -= int(config.pad_token_id) + 1  # these count positions from after the padding id
+    return min(wanted, positions, int(tokenizer.model_max_length))
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills short rows; masked everywhere, so any id of the vocabulary does."""
+    return int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0

@@ -1,0 +1,89 @@
+"""Tiny random checkpoints, and one encoder and one scorer of every kind made from them."""
+
+import pytest
+import torch
+from tiny_models import (
+    bert_config,
+    byte_tokenizer,
+    exported,
+    ranking_task,
+    save_checkpoint,
+    wordpiece_tokenizer,
+)
+from transformers import BertModel, GPT2Config, GPT2LMHeadModel, RobertaConfig, RobertaModel
+
+from encoders import (
+    ExportConfig,
+    OnnxPairCrossEncoder,
+    PairCrossEncoder,
+    PairCrossEncoderConfig,
+    TextEncoder,
+    TextEncoderConfig,
+    export_pair_cross_encoder,
+)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    return save_checkpoint(tmp_path_factory.mktemp("bert"), BertModel(bert_config()), wordpiece_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory):
+    torch.manual_seed(1)
+    config = GPT2Config(
+        vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.2,
+        bos_token_id=256, eos_token_id=256,
+    )  # fmt: skip
+    return save_checkpoint(tmp_path_factory.mktemp("gpt2"), GPT2LMHeadModel(config), byte_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def roberta_folder(tmp_path_factory):
+    torch.manual_seed(2)
+    config = RobertaConfig(
+        vocab_size=128, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=40, pad_token_id=0, type_vocab_size=1, initializer_range=0.2,
+    )  # fmt: skip
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return save_checkpoint(tmp_path_factory.mktemp("roberta"), RobertaModel(config), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def encoders(bert_folder, gpt2_folder, roberta_folder, tmp_path_factory):
+    """One encoder of every kind, by name."""
+    config = TextEncoderConfig(max_tokens=32, batch_size=4)
+    found = {
+        "bert": TextEncoder.load(bert_folder, config),
+        "gpt2": TextEncoder.load(gpt2_folder, config),
+        "roberta": TextEncoder.load(roberta_folder, config),
+    }
+    for name in tuple(found):
+        for precision in ("fp32", "int8"):
+            folder = tmp_path_factory.mktemp(name) / precision
+            found[f"{name}-{precision}"] = exported(found[name], folder, precision)
+    return found
+
+
+@pytest.fixture(scope="session")
+def scorers(bert_folder, roberta_folder, tmp_path_factory):
+    """One pair scorer of every kind, by name."""
+    config = PairCrossEncoderConfig(max_tokens=32, batch_size=4)
+    found = {
+        "bert": PairCrossEncoder.load(bert_folder, config, seed=3),
+        "roberta": PairCrossEncoder.load(roberta_folder, config, seed=3),
+    }
+    for name in tuple(found):
+        for precision in ("fp32", "int8"):
+            folder = tmp_path_factory.mktemp(f"{name}-pair") / precision
+            export = ExportConfig(precisions=(precision,), tolerance=0.9)
+            export_pair_cross_encoder(found[name], ranking_task(found[name]), folder, export)
+            found[f"{name}-{precision}"] = OnnxPairCrossEncoder.load(folder)
+    return found
