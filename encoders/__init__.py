@@ -4,7 +4,7 @@ from encoders.checkpoint import DEFAULT_CHECKPOINT
 from encoders.export import ExportConfig, export_pair_cross_encoder, export_text_encoder
 from encoders.pair import PairCrossEncoder, PairCrossEncoderConfig, PairScorer
 from encoders.report import ExportReport, MetricChange, PrecisionReport
-from encoders.served import OnnxPairCrossEncoder, OnnxTextEncoder
+from encoders.served import OnnxPairCrossEncoder, OnnxTextEncoder, is_export
 from encoders.session import OnnxSession, open_session
 from encoders.tasks import RankingTask, RetrievalTask
 from encoders.text import Encoder, TextEncoder, TextEncoderConfig
@@ -28,5 +28,6 @@ __all__ = [
     "TextEncoderConfig",
     "export_pair_cross_encoder",
     "export_text_encoder",
+    "is_export",
     "open_session",
 ]

@@ -42,9 +42,7 @@ class TextTokenizer:
         self.max_tokens = max_tokens
         self.pad_id = pad_id
         self.batch_size = batch_size
-        self._tokenizer = Tokenizer.from_str(
-            tokenizer.to_str()
-        )  # its truncation is set here, not for its owner
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())  # its truncation is set here, not for its owner
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._window = batch_size * WINDOW_BATCHES
@@ -74,20 +72,31 @@ class TextTokenizer:
         Raises:
             InputError: an entry is not a pair of strings.
         """
-        self._tokenizer.no_truncation()
         for start in range(0, len(pairs), self._window):
-            firsts, seconds = [], []
-            for place, pair in enumerate(pairs[start : start + self._window], start):
-                if not (isinstance(pair, tuple | list) and len(pair) == 2):
-                    raise InputError(f"Pair {place} is {pair!r}: pass (first text, second text) tuples.")
-                firsts.append(_clean(pair[0], place))
-                seconds.append(_clean(pair[1], place))
-            encoded = zip(
-                self._tokenizer.encode_batch(firsts, add_special_tokens=False),
-                self._tokenizer.encode_batch(seconds, add_special_tokens=False),
-                strict=True,
-            )
-            yield from self._sorted(start, [self._join(first, second) for first, second in encoded])
+            yield from self._sorted(start, self._encoded_pairs(pairs[start : start + self._window], start))
+
+    def pair_batch(self, pairs: Sequence[tuple[str, str]]) -> TokenBatch:
+        """All pairs as one batch in the order given, cut as `pair_batches` cuts them.
+
+        Raises:
+            InputError: an entry is not a pair of strings.
+        """
+        return self._padded(np.arange(len(pairs)), self._encoded_pairs(pairs, 0))
+
+    def _encoded_pairs(self, pairs: Sequence[tuple[str, str]], start: int) -> list[Encoding]:
+        firsts, seconds = [], []
+        for place, pair in enumerate(pairs, start):
+            if not (isinstance(pair, tuple | list) and len(pair) == 2):
+                raise InputError(f"Pair {place} is {pair!r}: pass (first text, second text) tuples.")
+            firsts.append(_clean(pair[0], place))
+            seconds.append(_clean(pair[1], place))
+        self._tokenizer.no_truncation()
+        encoded = zip(
+            self._tokenizer.encode_batch(firsts, add_special_tokens=False),
+            self._tokenizer.encode_batch(seconds, add_special_tokens=False),
+            strict=True,
+        )
+        return [self._join(first, second) for first, second in encoded]
 
     def _join(self, first: Encoding, second: Encoding) -> Encoding:
         room = self.max_tokens - self._pair_specials
@@ -97,21 +106,22 @@ class TextTokenizer:
 
     def _sorted(self, start: int, encodings: list[Encoding]) -> Iterator[TokenBatch]:
         lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
-        order = np.argsort(
-            -lengths, kind="stable"
-        )  # longest first: what does not fit in memory shows at once
+        order = np.argsort(-lengths, kind="stable")  # longest first: what does not fit in memory shows at once
         for at in range(0, len(order), self.batch_size):
             rows = order[at : at + self.batch_size]
-            width = max(1, int(lengths[rows[0]]))
-            input_ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
-            attention_mask = np.zeros((len(rows), width), dtype=np.int64)
-            token_type_ids = np.zeros((len(rows), width), dtype=np.int64)
-            for line, row in enumerate(rows):
-                length = lengths[row]
-                input_ids[line, :length] = encodings[row].ids
-                token_type_ids[line, :length] = encodings[row].type_ids
-                attention_mask[line, : max(1, length)] = 1
-            yield TokenBatch(start + rows, input_ids, attention_mask, token_type_ids)
+            yield self._padded(start + rows, [encodings[row] for row in rows])
+
+    def _padded(self, rows: NDArray[np.int64], encodings: list[Encoding]) -> TokenBatch:
+        width = max(1, max((len(encoding) for encoding in encodings), default=1))
+        input_ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
+        attention_mask = np.zeros((len(rows), width), dtype=np.int64)
+        token_type_ids = np.zeros((len(rows), width), dtype=np.int64)
+        for line, encoding in enumerate(encodings):
+            length = len(encoding)
+            input_ids[line, :length] = encoding.ids
+            token_type_ids[line, :length] = encoding.type_ids
+            attention_mask[line, : max(1, length)] = 1
+        return TokenBatch(rows, input_ids, attention_mask, token_type_ids)
 
 
 def fill_rows(
@@ -141,6 +151,4 @@ def fill_rows(
 def _clean(text: str, place: int) -> str:
     if not isinstance(text, str):
         raise InputError(f"Text {place} is {text!r}, not a string: fill or drop missing texts first.")
-    return text.encode("utf-8", "replace").decode(
-        "utf-8"
-    )  # lone surrogates have no UTF-8 form; they become "?"
+    return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no UTF-8 form; they become "?"

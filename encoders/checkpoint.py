@@ -84,9 +84,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # tokenizers raises bare Exception on a damaged tokenizer.json
         raise ArtifactError(f"{folder} has no usable tokenizer: {_first_line(error)}") from error
     if not tokenizer.is_fast:
-        raise ArtifactError(
-            f"{folder} has a tokenizer without a fast version (no tokenizer.json can be made from it)."
-        )
+        raise ArtifactError(f"{folder} has a tokenizer without a fast version (no tokenizer.json can be made from it).")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
@@ -165,9 +163,7 @@ def _packaged_minilm() -> Path:
 
 def _from_hub(checkpoint: str) -> Path:
     try:
-        return Path(
-            snapshot_download(checkpoint, allow_patterns=HUB_FILES, ignore_patterns=HUB_FOLDERS_LEFT_OUT)
-        )
+        return Path(snapshot_download(checkpoint, allow_patterns=HUB_FILES, ignore_patterns=HUB_FOLDERS_LEFT_OUT))
     except HFValidationError as error:
         raise ArtifactError(f"{checkpoint} is neither a folder nor the name of a Hub checkpoint.") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

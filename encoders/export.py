@@ -151,17 +151,13 @@ def _export(
 
         def manifest(report: ExportReport, path: Path = path) -> ExportManifest:
             hashes = {name: file_sha256(draft / name) for name in (MODEL, TOKENIZER)}
-            return ExportManifest(
-                kind, dim, tokens.max_tokens, tokens.batch_size, tokens.pad_id, report, hashes
-            )
+            return ExportManifest(kind, dim, tokens.max_tokens, tokens.batch_size, tokens.pad_id, report, hashes)
 
         unjudged = ExportReport(precision, config.tolerance, ())
         verdict = judge(open_session(path), manifest(unjudged))
         size = path.stat().st_size
         tried.append(
-            PrecisionReport(
-                precision, verdict.passed, verdict.changes, verdict.agreement, size, size / full_size
-            )
+            PrecisionReport(precision, verdict.passed, verdict.changes, verdict.agreement, size, size / full_size)
         )
         logger.info("%s", tried[-1])
         if verdict.passed:

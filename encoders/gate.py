@@ -90,9 +90,7 @@ class RankingGate:
         scores = exported.score(self.task.pairs, progress=True)
         finite = bool(np.isfinite(scores).all())
         scores = np.nan_to_num(scores)
-        change = _change(
-            f"ndcg@{NDCG_CUTOFF}", self.task.ndcg(self._scores), self.task.ndcg(scores), self.seed
-        )
+        change = _change(f"ndcg@{NDCG_CUTOFF}", self.task.ndcg(self._scores), self.task.ndcg(scores), self.seed)
         taus = [
             _kendall(one, other)
             for one, other in zip(self.task.split(self._scores), self.task.split(scores), strict=True)
@@ -101,9 +99,7 @@ class RankingGate:
         return Verdict(finite and _within((change,), self.tolerance), (change,), agreement)
 
 
-def _change(
-    name: str, original: NDArray[np.float64], exported: NDArray[np.float64], seed: int
-) -> MetricChange:
+def _change(name: str, original: NDArray[np.float64], exported: NDArray[np.float64], seed: int) -> MetricChange:
     mean = float(original.mean())
     if mean == 0.0:
         raise InputError(

@@ -60,8 +60,7 @@ def trace(module: nn.Module, inputs: Sequence[str], output: str, path: Path) -> 
     example = torch.tensor([[3, 4, 5, 6, 7], [5, 6, 7, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     arguments = tuple(
-        {"attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}.get(name, example)
-        for name in inputs
+        {"attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}.get(name, example) for name in inputs
     )
     axes = {name: {0: "batch", 1: "tokens"} for name in inputs} | {output: {0: "batch"}}
     with warnings.catch_warnings(), torch.inference_mode():

@@ -33,6 +33,10 @@ class PairScorer(Protocol):
         """Score pairs to (P,) logits, higher is better, in the order of the input."""
         ...
 
+    def save(self, folder: str | Path) -> None:
+        """Write the scorer into this empty folder."""
+        ...
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class PairCrossEncoderConfig:
@@ -66,15 +70,11 @@ class PairCrossEncoder:
         tokens: cuts and batches pairs as `max_tokens` and `batch_size` say.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PairCrossEncoderConfig
-    ):
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PairCrossEncoderConfig):
         self.model = model.to(resolve_device(config.device))  # type: ignore[arg-type]
         self.tokenizer = tokenizer
         self.inputs = tuple(
-            name
-            for name in ("input_ids", "attention_mask", "token_type_ids")
-            if name in tokenizer.model_input_names
+            name for name in ("input_ids", "attention_mask", "token_type_ids") if name in tokenizer.model_input_names
         )
         self.tokens = TextTokenizer(
             tokenizer.backend_tokenizer,
@@ -146,9 +146,7 @@ def _set_one_label(config: PretrainedConfig, folder: Path) -> None:
 def _set_layers(config: PretrainedConfig, folder: Path, layers: int) -> None:
     """Ask for the first layers only; the weights of the others are then not loaded."""
     if not hasattr(config, "num_hidden_layers"):
-        raise ConfigError(
-            f"{folder} ({config.model_type}) has no stack of layers to shorten: leave layers unset."
-        )
+        raise ConfigError(f"{folder} ({config.model_type}) has no stack of layers to shorten: leave layers unset.")
     if layers > config.num_hidden_layers:
         raise ConfigError(f"layers={layers}, but {folder} has {config.num_hidden_layers}: ask for fewer.")
     config.num_hidden_layers = layers

@@ -45,9 +45,7 @@ def resolve_pooling(folder: Path, config: PretrainedConfig) -> Pooling:
         return "last" if causal and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "mean"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-        modes = {
-            name for name, value in settings.items() if name.startswith("pooling_mode") and value is True
-        }
+        modes = {name for name, value in settings.items() if name.startswith("pooling_mode") and value is True}
         named = settings.get("pooling_mode")
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} is not a sentence-transformers pooling file: {error}") from error
@@ -63,6 +61,14 @@ def resolve_pooling(folder: Path, config: PretrainedConfig) -> Pooling:
     if (folder / "2_Dense").is_dir():
         logger.warning("%s has a Dense module after its pooling, which is left out here", folder)
     return found
+
+
+def save_pooling(folder: Path, pooling: Pooling) -> None:
+    """Write how a checkpoint is pooled where `resolve_pooling` finds it."""
+    flags = {flag: name == pooling for flag, name in SENTENCE_TRANSFORMERS_FLAGS.items()}
+    path = folder / "1_Pooling" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(flags, indent=2) + "\n", encoding="utf-8")
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:

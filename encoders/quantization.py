@@ -38,9 +38,7 @@ def at_precision(fused: onnx.ModelProto, precision: Precision) -> onnx.ModelProt
         return fused
     model = copy.deepcopy(fused)
     if precision == "fp16":
-        converted: onnx.ModelProto = convert_float_to_float16(
-            model, keep_io_types=True, disable_shape_infer=True
-        )
+        converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
         return converted
     return Int8Graph(model).quantize()
 
@@ -81,14 +79,10 @@ class Int8Graph:
     def _product(self, left: str, weight: NDArray[np.float32], output: str, name: str) -> None:
         """Left (…, K) @ weight (K, N) with one scale per row of left and one per column of weight."""
         steps, scales = _quantize(weight, WEIGHT_STEPS, axis=0)
-        rows = self._add(
-            "Reshape", [left, self._constant("rows_shape", np.array([-1, len(weight)]))], name, "rows"
-        )
+        rows = self._add("Reshape", [left, self._constant("rows_shape", np.array([-1, len(weight)]))], name, "rows")
         sizes = self._add("Abs", [rows], name, "abs")
         peak = self._add("ReduceMax", [sizes], name, "peak", axes=[1], keepdims=1)
-        floor = self._constant(
-            "peak_floor", np.array(1e-12, dtype=np.float32)
-        )  # a row of zeros has a scale, too
+        floor = self._constant("peak_floor", np.array(1e-12, dtype=np.float32))  # a row of zeros has a scale, too
         peak = self._add("Max", [peak, floor], name, "safe_peak")
         step = self._constant("activation_step", np.array(1 / ACTIVATION_STEPS, dtype=np.float32))
         scale = self._add("Mul", [peak, step], name, "scale")
@@ -139,9 +133,7 @@ class Int8Graph:
         if settings.get("unidirectional"):
             kept["unidirectional"] = 1
         self.nodes.append(
-            helper.make_node(
-                "MultiHeadAttention", [*parts, node.input[2], mask], [name], domain=MICROSOFT, **kept
-            )
+            helper.make_node("MultiHeadAttention", [*parts, node.input[2], mask], [name], domain=MICROSOFT, **kept)
         )
 
     def _lookup(self, node: onnx.NodeProto) -> None:
@@ -150,15 +142,11 @@ class Int8Graph:
         steps, scales = _quantize(self._array(node.input[0]), TABLE_STEPS, axis=1)
         table = self._constant(f"{node.input[0]}_steps", steps)
         column = self._constant(f"{node.input[0]}_scales", scales[:, None])
-        row = self._add(
-            "Cast", [self._add("Gather", [table, node.input[1]], name, "steps")], name, "row", to=1
-        )
+        row = self._add("Cast", [self._add("Gather", [table, node.input[1]], name, "steps")], name, "row", to=1)
         scale = self._add("Gather", [column, node.input[1]], name, "scale")
         self.nodes.append(helper.make_node("Mul", [row, scale], [name]))
 
-    def _add(
-        self, kind: str, inputs: list[str], name: str, part: str, domain: str = "", **settings: Any
-    ) -> str:
+    def _add(self, kind: str, inputs: list[str], name: str, part: str, domain: str = "", **settings: Any) -> str:
         output = f"{name}_{part}"
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, domain=domain, **settings))
         return output
@@ -185,9 +173,7 @@ class Int8Graph:
         return bool(plain and self._is_matrix(node.input[1]) and len(node.input) == 3)
 
 
-def _quantize(
-    matrix: NDArray[np.float32], steps: int, axis: int
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _quantize(matrix: NDArray[np.float32], steps: int, axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric steps and the scales of the other axis, each from its largest entry."""
     scales = np.maximum(np.abs(matrix).max(axis=axis), 1e-12).astype(np.float32) / np.float32(steps)
     spread = np.expand_dims(scales, axis)

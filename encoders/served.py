@@ -6,6 +6,7 @@ export.json      what the folder is, how it was judged, and the sha256 of the tw
 """
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -62,19 +63,13 @@ def read_manifest(folder: Path, kind: str) -> ExportManifest:
     try:
         manifest = TypeAdapter(ExportManifest).validate_json(path.read_bytes())
     except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read ({error.strerror}): pass the folder of an export."
-        ) from error
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}): pass the folder of an export.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ArtifactError(
-            f"{path} is not a valid export: {where}: {first['msg']}. Export again."
-        ) from error
+        raise ArtifactError(f"{path} is not a valid export: {where}: {first['msg']}. Export again.") from error
     if manifest.kind != kind:
-        raise ArtifactError(
-            f"{path} describes a {manifest.kind}, not a {kind}: load it with the other class."
-        )
+        raise ArtifactError(f"{path} describes a {manifest.kind}, not a {kind}: load it with the other class.")
     for name in (MODEL, TOKENIZER):
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is missing: copy the whole folder, or export again.")
@@ -131,6 +126,10 @@ class OnnxTextEncoder:
         """
         return fill_rows(self.tokens.text_batches(texts), self._run, (len(texts), self.dim), "text", progress)
 
+    def save(self, folder: str | Path) -> None:
+        """Copy the export into this empty folder; `load` reads it back."""
+        _copy(self.session.path.parent, Path(folder))
+
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
         return self.session.run(batch.named(self.session.inputs))[0]
 
@@ -171,8 +170,25 @@ class OnnxPairCrossEncoder:
         """
         return fill_rows(self.tokens.pair_batches(pairs), self._run, (len(pairs),), "pair", progress)
 
+    def save(self, folder: str | Path) -> None:
+        """Copy the export into this empty folder; `load` reads it back."""
+        _copy(self.session.path.parent, Path(folder))
+
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
         return self.session.run(batch.named(self.session.inputs))[0]
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds an export, rather than a Hugging Face checkpoint."""
+    return (folder / MANIFEST).is_file()
+
+
+def _copy(source: Path, target: Path) -> None:
+    for name in (MODEL, TOKENIZER, MANIFEST):
+        try:
+            shutil.copyfile(source / name, target / name)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{source / name} is gone since it was loaded: load its engine again.") from error
 
 
 def _load(
@@ -187,8 +203,7 @@ def _load(
     unknown = set(session.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
     if unknown or len(session.outputs) != 1:
         raise ArtifactError(
-            f"{folder / MODEL} has inputs {session.inputs} and outputs {session.outputs}: "
-            "this is another model."
+            f"{folder / MODEL} has inputs {session.inputs} and outputs {session.outputs}: this is another model."
         )
     tokens = TextTokenizer(tokenizer, manifest.max_tokens, manifest.pad_id, manifest.batch_size)
     return session, tokens, manifest

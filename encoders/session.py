@@ -18,10 +18,11 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class OnnxSession:
-    """A loaded ONNX graph; `provider` names the execution provider that runs it."""
+    """A graph loaded from `path`; `provider` names the execution provider that runs it."""
 
-    def __init__(self, session: onnxruntime.InferenceSession):
+    def __init__(self, session: onnxruntime.InferenceSession, path: Path):
         self.inner = session
+        self.path = path
         self.provider: str = session.get_providers()[0]
         self.inputs: tuple[str, ...] = tuple(value.name for value in session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(value.name for value in session.get_outputs())
@@ -52,18 +53,14 @@ def open_session(
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: export the model again, or pass the folder that holds it.")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = (
-        3  # warnings here are about nodes that stay on CPU, which no caller can act on
-    )
+    options.log_severity_level = 3  # warnings here are about nodes that stay on CPU, which no caller can act on
     if threads is not None:
         options.intra_op_num_threads = threads
     wanted = _providers(providers)
     try:
-        session = OnnxSession(onnxruntime.InferenceSession(str(path), options, providers=wanted))
+        session = OnnxSession(onnxruntime.InferenceSession(str(path), options, providers=wanted), path)
     except Exception as error:  # ONNX Runtime's error classes share no base but Exception
-        raise ArtifactError(
-            f"{path} is not a graph that ONNX Runtime can run: {str(error).splitlines()[0]}"
-        ) from error
+        raise ArtifactError(f"{path} is not a graph that ONNX Runtime can run: {str(error).splitlines()[0]}") from error
     logger.info("%s runs on %s", path, session.provider)
     return session
 
@@ -77,9 +74,7 @@ def _providers(providers: Literal["auto"] | Sequence[str]) -> list[str]:
         wanted = [name for name in providers if name != CPU]
         unknown = [name for name in wanted if name not in available]
         if unknown:
-            raise ConfigError(
-                f"Execution providers {unknown} are not in this ONNX Runtime; it has {available}."
-            )
+            raise ConfigError(f"Execution providers {unknown} are not in this ONNX Runtime; it has {available}.")
     if CUDA in wanted:
         onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that came with torch
     return [*wanted, CPU]

@@ -61,9 +61,7 @@ class RetrievalTask:
         object.__setattr__(self, "relevant", counted)
         object.__setattr__(self, "same_text", same)
 
-    def search(
-        self, queries: NDArray[np.float32], documents: NDArray[np.float32], k: int
-    ) -> NDArray[np.int64]:
+    def search(self, queries: NDArray[np.float32], documents: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """Find each query's k nearest documents by inner product, best first; a tie goes to the lower place.
 
         Args:
@@ -121,8 +119,7 @@ class RankingTask:
         for place, (pairs, relevant) in enumerate(zip(self.lists, self.relevant, strict=True)):
             if relevant.shape != (len(pairs),):
                 raise InputError(
-                    f"RankingTask: list {place} has {len(pairs)} pairs but relevance of "
-                    f"shape {relevant.shape}."
+                    f"RankingTask: list {place} has {len(pairs)} pairs but relevance of shape {relevant.shape}."
                 )
             if len(pairs) < 2 or not relevant.any():
                 raise InputError(

@@ -20,7 +20,7 @@ from encoders.checkpoint import (
     resolve_checkpoint,
     resolve_device,
 )
-from encoders.pooling import Pooling, pool, resolve_pooling
+from encoders.pooling import Pooling, pool, resolve_pooling, save_pooling
 
 
 class Encoder(Protocol):
@@ -33,6 +33,10 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """Encode texts to (T, dim) rows of length 1, in the order of the input; no texts give (0, dim)."""
+        ...
+
+    def save(self, folder: str | Path) -> None:
+        """Write the encoder into this empty folder."""
         ...
 
 
@@ -87,9 +91,7 @@ class TextEncoder:
         )
 
     @classmethod
-    def load(
-        cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, config: TextEncoderConfig = DEFAULTS
-    ) -> "TextEncoder":
+    def load(cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, config: TextEncoderConfig = DEFAULTS) -> "TextEncoder":
         """Load a checkpoint from a local folder or the Hub (safetensors; its code is never run).
 
         Raises:
@@ -116,6 +118,12 @@ class TextEncoder:
         self.model.eval()
         batches = self.tokens.text_batches(texts)
         return fill_rows(batches, self._run, (len(texts), self.dim), "text", progress)
+
+    def save(self, folder: str | Path) -> None:
+        """Write model (safetensors), tokenizer and pooling into this empty folder; `load` reads it back."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        save_pooling(Path(folder), self.pooling)
 
     @torch.inference_mode()
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -41,17 +41,17 @@ class TrainingConfig:
         report_to: Where the Hugging Face Trainer sends its curves.
     """
 
-    holdout: int = Field(default=2, ge=1)
-    max_lists: int = Field(default=4_000, ge=1)
-    negatives: int = Field(default=4, ge=1)
-    validation_fraction: float = Field(default=0.2, gt=0, lt=1)
-    epochs: float = Field(default=1.0, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    evaluations_per_epoch: int = Field(default=3, ge=1)
-    patience: int = Field(default=2, ge=1)
-    validation_lists: int = Field(default=100, ge=1)
+    holdout: Annotated[int, Field(ge=1)] = 2
+    max_lists: Annotated[int, Field(ge=1)] = 4_000
+    negatives: Annotated[int, Field(ge=1)] = 4
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 3
+    patience: Annotated[int, Field(ge=1)] = 2
+    validation_lists: Annotated[int, Field(ge=1)] = 100
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
 
 
@@ -71,8 +71,8 @@ class RerankConfig:
     enabled: bool = True
     checkpoint: str = DEFAULT_CHECKPOINT
     model: PairCrossEncoderConfig = PairCrossEncoderConfig()
-    depth: int = Field(default=20, ge=1)
-    context_items: int = Field(default=5, ge=1)
+    depth: Annotated[int, Field(ge=1)] = 20
+    context_items: Annotated[int, Field(ge=1)] = 5
     training: TrainingConfig = TrainingConfig()
 
 
@@ -94,8 +94,8 @@ class EngineConfig:
         feedback: What each kind of feedback says.
     """
 
-    seed: int = Field(default=0, ge=0)
-    sources: tuple[SourceName, ...] = Field(default=("als", "text", "popularity"), min_length=1)
+    seed: Annotated[int, Field(ge=0)] = 0
+    sources: Annotated[tuple[SourceName, ...], Field(min_length=1)] = ("als", "text", "popularity")
     checkpoint: str = DEFAULT_CHECKPOINT
     encoder: TextEncoderConfig = TextEncoderConfig()
     als: AlsConfig = AlsConfig()

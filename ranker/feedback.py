@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -39,13 +39,13 @@ class FeedbackPolicy:
     it is not recommended to that user again; a skipped item may return.
     """
 
-    click: float = Field(default=1.0, gt=0)
-    dwell: float = Field(default=1.0, gt=0)
-    cart: float = Field(default=2.0, gt=0)
-    purchase: float = Field(default=4.0, gt=0)
-    like: float = Field(default=4.0, gt=0)
-    dwell_seconds: float = Field(default=10.0, ge=0)
-    rating_from: float = Field(default=4.0, gt=0)
+    click: Annotated[float, Field(gt=0)] = 1.0
+    dwell: Annotated[float, Field(gt=0)] = 1.0
+    cart: Annotated[float, Field(gt=0)] = 2.0
+    purchase: Annotated[float, Field(gt=0)] = 4.0
+    like: Annotated[float, Field(gt=0)] = 4.0
+    dwell_seconds: Annotated[float, Field(ge=0)] = 10.0
+    rating_from: Annotated[float, Field(gt=0)] = 4.0
 
     def weights(self, events: pd.DataFrame) -> NDArray[np.float32]:
         """The weight of each event, 0 for a negative one."""

@@ -27,6 +27,8 @@ CREATE TABLE IF NOT EXISTS events (
 )
 """
 
+SELECT = f"SELECT {', '.join(COLUMNS)} FROM events"
+
 
 class FeedbackLog:
     """Feedback events in the order of their arrival.
@@ -48,7 +50,7 @@ class FeedbackLog:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute(SCHEMA)
-            self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM events LIMIT 1")
+            self._connection.execute(f"{SELECT} LIMIT 1")
         except sqlite3.Error as error:
             raise ArtifactError(f"{path}: not a readable feedback log ({error}). Restore it from a backup.") from error
 
@@ -87,7 +89,7 @@ class FeedbackLog:
             except sqlite3.Error as error:
                 _roll_back(cursor)
                 raise ArtifactError(
-                    f"{self.path}: the feedback was not recorded ({error}). Free the disk or the lock and send it again."
+                    f"{self.path}: the feedback was not recorded ({error}). Free the disk and send it again."
                 ) from error
             except InputError:
                 _roll_back(cursor)
@@ -111,11 +113,6 @@ class FeedbackLog:
             (count,) = self._connection.execute("SELECT COUNT(*) FROM events").fetchone()
         return int(count)
 
-    def copy_to(self, path: Path) -> None:
-        """Write the whole log as it stands to another file, which must not exist."""
-        with self._lock, closing(sqlite3.connect(path)) as target:
-            self._connection.backup(target)
-
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
@@ -126,7 +123,7 @@ def _plain(value: object) -> object:
 
 
 def _check_same(cursor: sqlite3.Cursor, row: tuple[object, ...]) -> None:
-    held = cursor.execute(f"SELECT {', '.join(COLUMNS)} FROM events WHERE event_id = ?", row[:1]).fetchone()
+    held = cursor.execute(f"{SELECT} WHERE event_id = ?", row[:1]).fetchone()
     if held != row:
         raise InputError(
             f"feedback: event id {row[0]!r} is in the log already with different content. Nothing was recorded; "

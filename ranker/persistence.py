@@ -35,6 +35,7 @@ from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts, Reranker
 from ranker.training import TrainingReport
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
+from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever
 from retrieval.popularity import PopularityRetriever
@@ -111,7 +112,7 @@ def _load_retriever(folder: Path, config: EngineConfig, n_items: int) -> FusedRe
     path = folder / "fusion.json"
     try:
         weights = TypeAdapter(dict[str, float]).validate_json(path.read_bytes())
-        sources = {name: SOURCES[name].load(folder / "sources" / name) for name in config.sources}
+        sources: dict[str, Source] = {name: SOURCES[name].load(folder / "sources" / name) for name in config.sources}
         retriever = FusedRetriever(sources, weights, config.fusion)
     except (OSError, ValidationError, InputError) as error:
         if isinstance(error, ArtifactError):

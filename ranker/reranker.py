@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,8 @@ class Blend:
         cross_encoder: Weight of the cross-encoder's logit.
     """
 
-    fused: float = Field(default=1.0, ge=0)
-    cross_encoder: float = Field(default=1.0, ge=0)
+    fused: Annotated[float, Field(ge=0)] = 1.0
+    cross_encoder: Annotated[float, Field(ge=0)] = 1.0
 
 
 class PairTexts:

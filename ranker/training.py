@@ -149,7 +149,8 @@ class _Collator:
         self._cross_encoder = cross_encoder
 
     def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
-        arrays = self._cross_encoder.batch([pair for pair, _ in examples])
+        batch = self._cross_encoder.tokens.pair_batch([pair for pair, _ in examples])
+        arrays = batch.named(self._cross_encoder.inputs)
         labels = torch.tensor([[label] for _, label in examples], dtype=torch.float32)
         return {**{name: torch.from_numpy(array) for name, array in arrays.items()}, "labels": labels}
 

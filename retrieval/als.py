@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
@@ -31,11 +32,11 @@ class AlsConfig:
             always counts all the same.
     """
 
-    factors: int = Field(default=64, ge=1)
-    regularization: float = Field(default=10.0, gt=0)
-    alpha: float = Field(default=0.2, gt=0)
-    iterations: int = Field(default=15, ge=1)
-    half_life: float | None = Field(default=5.0, gt=0)
+    factors: Annotated[int, Field(ge=1)] = 64
+    regularization: Annotated[float, Field(gt=0)] = 10.0
+    alpha: Annotated[float, Field(gt=0)] = 0.2
+    iterations: Annotated[int, Field(ge=1)] = 15
+    half_life: Annotated[float | None, Field(gt=0)] = 5.0
 
 
 class AlsRetriever:

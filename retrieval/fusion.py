@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,8 @@ class FusionConfig:
 
     method: Literal["weighted", "rrf"] = "weighted"
     weights: Mapping[str, float] | None = None
-    depth: int = Field(default=200, ge=1)
-    rank_constant: float = Field(default=60.0, gt=0)
+    depth: Annotated[int, Field(ge=1)] = 200
+    rank_constant: Annotated[float, Field(gt=0)] = 60.0
 
 
 class FusedRetriever:
@@ -122,7 +122,8 @@ def standardised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     centred[~known] = 0
     deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
     floor = 1e-6  # below it the differences are rounding
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > floor).astype(np.float32)
+    scaled: NDArray[np.float64] = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > floor)
+    return scaled.astype(np.float32)
 
 
 def learn_weights(

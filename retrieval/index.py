@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import Annotated, Literal
 
 import faiss
 import numpy as np
@@ -31,10 +31,10 @@ class IndexConfig:
     """
 
     kind: Literal["auto", "flat", "hnsw", "ivf"] = "auto"
-    hnsw_from: int = Field(default=50_000, ge=1)
-    ivf_from: int = Field(default=2_000_000, ge=1)
-    min_recall: float = Field(default=0.98, gt=0, le=1)
-    threads: int = Field(default=1, ge=1)
+    hnsw_from: Annotated[int, Field(ge=1)] = 50_000
+    ivf_from: Annotated[int, Field(ge=1)] = 2_000_000
+    min_recall: Annotated[float, Field(gt=0, le=1)] = 0.98
+    threads: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True)
@@ -126,4 +126,5 @@ def _held_out_queries(vectors: NDArray[np.float32], rng: np.random.Generator) ->
     """Means of random pairs of items: like a user's profile, and no vector that the index holds."""
     pairs = rng.integers(len(vectors), size=(RECALL_QUERIES, 2))
     means = vectors[pairs].mean(axis=1)
-    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    queries: NDArray[np.float32] = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    return queries

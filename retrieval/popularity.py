@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class PopularityConfig:
         half_life_days: Days, back from the newest event, after which an event counts half (None: all count the same).
     """
 
-    half_life_days: float | None = Field(default=None, gt=0)
+    half_life_days: Annotated[float | None, Field(gt=0)] = None
 
 
 class PopularityRetriever:

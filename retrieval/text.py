@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import faiss
 import numpy as np
@@ -26,7 +26,7 @@ class TextConfig:
         index: Settings of the vector index.
     """
 
-    half_life: float | None = Field(default=1.0, gt=0)
+    half_life: Annotated[float | None, Field(gt=0)] = 1.0
     index: IndexConfig = IndexConfig()
 
 
@@ -73,7 +73,8 @@ class TextRetriever:
         weights = liked.matrix(liked.weights * liked.recency(self.config.half_life), len(self.vectors))
         profiles = np.asarray(weights @ self.vectors, np.float32)
         norms = np.linalg.norm(profiles, axis=1, keepdims=True)
-        return np.divide(profiles, norms, out=np.zeros_like(profiles), where=norms > 0)
+        units: NDArray[np.float32] = np.divide(profiles, norms, out=np.zeros_like(profiles), where=norms > 0)
+        return units
 
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, nearest first; none without a query or a positive event."""

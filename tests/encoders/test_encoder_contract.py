@@ -51,9 +51,7 @@ def test_a_text_is_encoded_alike_among_long_and_short_ones(encoder):
 def test_vectors_keep_the_order_of_the_texts(encoder):
     texts = list(catalogue())
     shuffled = np.random.default_rng(5).permutation(len(texts))
-    np.testing.assert_allclose(
-        encoder.encode([texts[i] for i in shuffled]), encoder.encode(texts)[shuffled], atol=1e-5
-    )
+    np.testing.assert_allclose(encoder.encode([texts[i] for i in shuffled]), encoder.encode(texts)[shuffled], atol=1e-5)
 
 
 def test_no_texts_give_no_rows(encoder):
@@ -88,9 +86,7 @@ def test_scores_are_one_number_per_pair(scorer):
 
 def test_a_batch_of_pairs_equals_its_pairs_one_by_one(scorer):
     pairs = list(zip(catalogue(), catalogue(seed=1), strict=True))
-    np.testing.assert_allclose(
-        scorer.score(pairs), np.concatenate([scorer.score([pair]) for pair in pairs]), atol=1e-4
-    )
+    np.testing.assert_allclose(scorer.score(pairs), np.concatenate([scorer.score([pair]) for pair in pairs]), atol=1e-4)
 
 
 def test_scores_keep_the_order_of_the_pairs(scorer):
@@ -131,9 +127,7 @@ def test_any_unicode_pair_gives_a_finite_score(scorers, name, pairs):
 @pytest.mark.parametrize("name", TORCH)
 def test_the_fp32_export_equals_torch(encoders, name):
     texts = [*catalogue(seed=7), "", "winter " * 40]
-    np.testing.assert_allclose(
-        encoders[f"{name}-fp32"].encode(texts), encoders[name].encode(texts), atol=1e-4
-    )
+    np.testing.assert_allclose(encoders[f"{name}-fp32"].encode(texts), encoders[name].encode(texts), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])

@@ -111,21 +111,15 @@ def test_the_folder_holds_the_report(encoder, task, tmp_path):
 @pytest.mark.parametrize("ruined", ["fp16", "int8"])
 def test_a_ruined_precision_is_refused_and_the_next_one_taken(outlier_encoder, tmp_path, ruined):
     task = retrieval_task(outlier_encoder, catalogue(60))
-    report = export_text_encoder(
-        outlier_encoder, task, tmp_path / "out", ExportConfig(precisions=(ruined, "fp32"))
-    )
+    report = export_text_encoder(outlier_encoder, task, tmp_path / "out", ExportConfig(precisions=(ruined, "fp32")))
     assert report.chosen == "fp32"
     assert [row.passed for row in report.tried] == [False, True]
     assert report.tried[0].changes[1].loss > 0.1
 
 
-def test_when_every_precision_is_ruined_the_figures_are_given_and_nothing_is_written(
-    outlier_encoder, tmp_path
-):
+def test_when_every_precision_is_ruined_the_figures_are_given_and_nothing_is_written(outlier_encoder, tmp_path):
     task = retrieval_task(outlier_encoder, catalogue(60))
-    with pytest.raises(
-        ExportError, match=r"No precision kept within 1.0% .*int8 refused recall@10 .*overlap@10"
-    ):
+    with pytest.raises(ExportError, match=r"No precision kept within 1.0% .*int8 refused recall@10 .*overlap@10"):
         export_text_encoder(outlier_encoder, task, tmp_path / "out", ExportConfig(precisions=("int8",)))
     assert list(tmp_path.iterdir()) == []
 
@@ -144,9 +138,7 @@ def test_a_refused_export_leaves_the_earlier_one_in_place(encoder, outlier_encod
 
 def test_an_export_replaces_an_earlier_one(encoder, task, tmp_path):
     for precision in ("fp32", "int8"):
-        export_text_encoder(
-            encoder, task, tmp_path / "out", ExportConfig(precisions=(precision,), tolerance=0.5)
-        )
+        export_text_encoder(encoder, task, tmp_path / "out", ExportConfig(precisions=(precision,), tolerance=0.5))
         assert OnnxTextEncoder.load(tmp_path / "out").manifest.precision == precision
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -160,14 +152,10 @@ def test_a_folder_of_something_else_is_left_alone(encoder, task, tmp_path):
 
 def test_the_gate_refuses_another_models_weights(encoder, task, tmp_path):
     torch.manual_seed(99)
-    other = TextEncoder.load(
-        save_checkpoint(tmp_path / "other", BertModel(bert_config()), wordpiece_tokenizer())
-    )
+    other = TextEncoder.load(save_checkpoint(tmp_path / "other", BertModel(bert_config()), wordpiece_tokenizer()))
     other_task = retrieval_task(other, catalogue(60))
     export_text_encoder(other, other_task, tmp_path / "out", ExportConfig(precisions=("fp32",)))
-    verdict = RetrievalGate(encoder, task, k=10, tolerance=0.01, seed=0).judge(
-        OnnxTextEncoder.load(tmp_path / "out")
-    )
+    verdict = RetrievalGate(encoder, task, k=10, tolerance=0.01, seed=0).judge(OnnxTextEncoder.load(tmp_path / "out"))
     assert not verdict.passed
     assert all(change.low > 0.1 for change in verdict.changes)
 
@@ -204,9 +192,7 @@ def test_a_cross_encoder_export_reports_kendalls_tau(bert_folder, tmp_path):
 
 
 def test_half_precision_works_on_request(encoder, task, tmp_path):
-    report = export_text_encoder(
-        encoder, task, tmp_path / "out", ExportConfig(precisions=("fp16",), tolerance=0.05)
-    )
+    report = export_text_encoder(encoder, task, tmp_path / "out", ExportConfig(precisions=("fp16",), tolerance=0.05))
     assert report.tried[0].size < 0.6
     np.testing.assert_allclose(
         OnnxTextEncoder.load(tmp_path / "out").encode(["old cat"]), encoder.encode(["old cat"]), atol=0.02
@@ -269,11 +255,7 @@ def test_minilm_exports_to_int8_within_the_tolerance(tmp_path):
 def test_minilm_fuses_all_its_layers_and_equals_torch_in_fp32(tmp_path):
     encoder = TextEncoder.load()
     texts = catalogue(60)
-    export_text_encoder(
-        encoder, retrieval_task(encoder, texts), tmp_path / "out", ExportConfig(precisions=("fp32",))
-    )
+    export_text_encoder(encoder, retrieval_task(encoder, texts), tmp_path / "out", ExportConfig(precisions=("fp32",)))
     found = operators(tmp_path / "out" / "model.onnx")
     assert (found["Attention"], found["SkipLayerNormalization"]) == (6, 12)
-    np.testing.assert_allclose(
-        OnnxTextEncoder.load(tmp_path / "out").encode(texts), encoder.encode(texts), atol=1e-5
-    )
+    np.testing.assert_allclose(OnnxTextEncoder.load(tmp_path / "out").encode(texts), encoder.encode(texts), atol=1e-5)

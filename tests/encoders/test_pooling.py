@@ -17,9 +17,7 @@ def by_hand(states, pooling):
     return vector / vector.norm()
 
 
-@given(
-    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), left=st.booleans(), seed=st.integers(0, 99)
-)
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), left=st.booleans(), seed=st.integers(0, 99))
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 def test_pooling_reads_the_tokens_alone_whichever_side_is_padded(pooling, lengths, left, seed):
     generator = torch.Generator().manual_seed(seed)

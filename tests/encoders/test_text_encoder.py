@@ -31,9 +31,7 @@ def test_vectors_equal_plain_transformers(folder, pooling, request):
 def test_the_token_limit_is_the_lowest_of_the_three(bert_folder, roberta_folder):
     assert TextEncoder.load(bert_folder, TextEncoderConfig(max_tokens=20)).tokens.max_tokens == 20
     assert TextEncoder.load(bert_folder).tokens.max_tokens == 64
-    assert (
-        TextEncoder.load(roberta_folder).tokens.max_tokens == 39
-    )  # positions are counted from after the padding id
+    assert TextEncoder.load(roberta_folder).tokens.max_tokens == 39  # positions are counted from after the padding id
 
 
 def test_a_text_at_the_models_own_limit_is_encoded(roberta_folder, bert_folder, gpt2_folder):

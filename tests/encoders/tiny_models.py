@@ -103,9 +103,7 @@ def retrieval_task(encoder, texts, each=3):
     np.fill_diagonal(similarity, -np.inf)
     nearest = np.argsort(-similarity, axis=1)[:, :each]
     rows = np.repeat(np.arange(len(texts)), each)
-    relevant = sparse.csr_array(
-        (np.ones(len(rows), dtype=bool), (rows, nearest.ravel())), shape=similarity.shape
-    )
+    relevant = sparse.csr_array((np.ones(len(rows), dtype=bool), (rows, nearest.ravel())), shape=similarity.shape)
     return RetrievalTask(texts, texts, relevant)
 
 

@@ -14,9 +14,7 @@ def test_the_interval_agrees_with_the_normal_one_on_many_users() -> None:
     found = bootstrap_mean(values, seed=1)
     half = 1.959964 * values.std() / math.sqrt(len(values))
     assert found.mean == values.mean()
-    assert (found.low, found.high) == pytest.approx(
-        (values.mean() - half, values.mean() + half), abs=0.05 * half
-    )
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
 
 
 def test_the_interval_holds_the_true_mean_as_often_as_it_says() -> None:
@@ -41,9 +39,7 @@ def test_swapping_the_systems_mirrors_the_interval() -> None:
     rng = np.random.default_rng(0)
     before, after = rng.random(200), rng.random(200)
     there, back = paired_bootstrap(before, after, seed=3), paired_bootstrap(after, before, seed=3)
-    assert (back.low, back.difference, back.high) == pytest.approx(
-        (-there.high, -there.difference, -there.low)
-    )
+    assert (back.low, back.difference, back.high) == pytest.approx((-there.high, -there.difference, -there.low))
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
@@ -65,9 +61,7 @@ def test_the_relative_difference_to_nothing_is_not_a_number() -> None:
 
 def test_results_read_as_one_line() -> None:
     before, after = np.array([0.1, 0.2, 0.3]), np.array([0.2, 0.3, 0.4])
-    assert str(paired_bootstrap(before, after - 0.0, seed=0)).startswith(
-        "0.2000 → 0.3000: +0.1000 (+50.0%; 95%: "
-    )
+    assert str(paired_bootstrap(before, after - 0.0, seed=0)).startswith("0.2000 → 0.3000: +0.1000 (+50.0%; 95%: ")
     assert str(bootstrap_mean(np.ones(3), seed=0)) == "1.0000 (95%: 1.0000 to 1.0000; 3 users)"
 
 

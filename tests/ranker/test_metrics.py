@@ -30,13 +30,9 @@ def random_case(seed: int, n_users: int = 40) -> tuple[NDArray[np.int64], sparse
 
 
 def trec_eval(ranked: NDArray[np.int64], relevant: sparse.csr_array, measures: set[str]) -> pd.DataFrame:
-    qrel = {
-        str(user): {str(item): 1 for item in np.flatnonzero(row)}
-        for user, row in enumerate(relevant.toarray())
-    }
+    qrel = {str(user): {str(item): 1 for item in np.flatnonzero(row)} for user, row in enumerate(relevant.toarray())}
     run = {
-        str(user): {str(item): float(N_RANKS - rank) for rank, item in enumerate(row) if item >= 0}
-        or {"none": 1.0}
+        str(user): {str(item): float(N_RANKS - rank) for rank, item in enumerate(row) if item >= 0} or {"none": 1.0}
         for user, row in enumerate(ranked)
     }
     found = pytrec_eval.RelevanceEvaluator(qrel, measures).evaluate(run)

@@ -132,9 +132,7 @@ def test_a_table_of_another_length_is_refused(package: movielens._Package, tmp_p
 
 @pytest.mark.usefixtures("lonely")
 def test_without_a_network_the_error_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"could not download recbole==1\.2\.1.*put recbole-1\.2\.1-py3"
-    ) as caught:
+    with pytest.raises(InputError, match=r"could not download recbole==1\.2\.1.*put recbole-1\.2\.1-py3") as caught:
         load_movielens("ml-100k", tmp_path)
     assert str(tmp_path / "ml-100k") in str(caught.value)
     assert list((tmp_path / "ml-100k").iterdir()) == []

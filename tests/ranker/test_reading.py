@@ -211,9 +211,7 @@ def test_notations_may_be_mixed_in_one_column() -> None:
     texts = ["2024-02-29T13:00:00+01:00", "1709208000", "2024-02-29 12:00:00"]
     values = [NOON, NOON.date(), 1709208000, *texts]
     frame, _ = read_interactions(log_with(datetime=values))
-    expected = pd.to_datetime(
-        ["2024-02-29", *["2024-02-29 12:00:00"] * 4, NOON.isoformat()], format="ISO8601"
-    )
+    expected = pd.to_datetime(["2024-02-29", *["2024-02-29 12:00:00"] * 4, NOON.isoformat()], format="ISO8601")
     assert frame["datetime"].tolist() == expected.tolist()
 
 
@@ -228,9 +226,7 @@ def test_microseconds_survive_every_notation(instants: list[dt.datetime]) -> Non
     assert read_interactions(as_strings)[0]["datetime"].tolist() == expected
 
 
-@pytest.mark.parametrize(
-    "value", ["yesterday", None, "", "inf", np.inf, True, 1709208000250, "0001-01-01", pd.NaT]
-)
+@pytest.mark.parametrize("value", ["yesterday", None, "", "inf", np.inf, True, 1709208000250, "0001-01-01", pd.NaT])
 def test_times_that_cannot_be_meant_are_refused(value: object) -> None:
     table = log_with(datetime=["2024-02-29", value])
     with pytest.raises(InputError, match=r"neither ISO 8601 nor unix time in 's'.*: 1 \(row 2"):
@@ -301,9 +297,7 @@ def test_a_table_without_one_usable_row_is_refused() -> None:
 )
 def test_what_is_kept_is_clean_and_reads_back_as_itself(rows: list[tuple[object, ...]]) -> None:
     table = pd.DataFrame(rows, columns=["user_id", "item_id", "datetime", "weight"], dtype="object")
-    anchor = pd.DataFrame(
-        [[9, "z", 9, 1.0]], columns=table.columns, dtype="object"
-    )  # one row is always usable
+    anchor = pd.DataFrame([[9, "z", 9, 1.0]], columns=table.columns, dtype="object")  # one row is always usable
     table = pd.concat([table, anchor], ignore_index=True)
     frame, report = read_interactions(table, on_bad_rows="drop")
     assert report.rows_kept == len(frame) <= report.rows_read == len(table)
@@ -338,9 +332,7 @@ def test_without_titles_the_text_is_the_title() -> None:
 
 def test_texts_that_look_like_numbers_or_gaps_stay_texts(tmp_path: Path) -> None:
     path = tmp_path / "films.csv"
-    path.write_text(
-        'item_id,text,year\n1,1984,1956\n2,NA,\n3,"a ""quoted"", long\ntext",2000\n', encoding="utf-8-sig"
-    )
+    path.write_text('item_id,text,year\n1,1984,1956\n2,NA,\n3,"a ""quoted"", long\ntext",2000\n', encoding="utf-8-sig")
     frame, _ = read_items(path)
     assert frame["text"].tolist() == ["1984", "NA", 'a "quoted", long\ntext']
     assert frame["year"].isna().tolist() == [False, True, False]
@@ -420,9 +412,7 @@ def test_files_that_hold_no_table_are_refused_by_name(
 
 @settings(deadline=None, max_examples=50)
 @given(st.binary(min_size=1, max_size=300), st.sampled_from([".csv", ".tsv", ".parquet"]))
-def test_no_bytes_get_past_input_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
-) -> None:
+def test_no_bytes_get_past_input_error(tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str) -> None:
     path = tmp_path_factory.getbasetemp() / f"noise{suffix}"
     path.write_bytes(content)
     with pytest.raises(InputError):
@@ -467,14 +457,11 @@ def test_wrong_arguments_are_refused_with_what_they_take(call: Callable[[], obje
 
 
 def test_a_report_reads_well_and_goes_to_json() -> None:
-    _, report = read_interactions(
-        log_with(user_id=[1, "x", 2, 3, 4], weight=[1, 1, 1, 1, 0]), on_bad_rows="drop"
-    )
+    _, report = read_interactions(log_with(user_id=[1, "x", 2, 3, 4], weight=[1, 1, 1, 1, 0]), on_bad_rows="drop")
     assert str(report).splitlines() == [
         "the DataFrame: 4 of 5 rows kept",
         "  weights that are not finite numbers above zero: 1 (row 5: 0)",
-        "  user_id values turned into strings, as not all are integers of 64 bits: 4 "
-        "(row 1: 1, row 3: 2, row 4: 3, …)",
+        "  user_id values turned into strings, as not all are integers of 64 bits: 4 (row 1: 1, row 3: 2, row 4: 3, …)",
     ]
     assert json.loads(json.dumps(report.to_dict()))["findings"][0] == {
         "code": "bad_weight",

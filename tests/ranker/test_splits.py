@@ -57,9 +57,7 @@ def test_leave_one_out_takes_each_users_last_events_in_stable_time_order(
 
 @settings(deadline=None)
 @given(LOGS, st.floats(0.01, 0.99))
-def test_global_temporal_never_trains_on_the_future(
-    events: list[tuple[int, int]], test_fraction: float
-) -> None:
+def test_global_temporal_never_trains_on_the_future(events: list[tuple[int, int]], test_fraction: float) -> None:
     interactions = log(events)
     before = interactions.copy(deep=True)
     try:

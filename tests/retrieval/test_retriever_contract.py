@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from tests_support import same_ranking
 
 from encoders.errors import ArtifactError
 from retrieval.candidates import NO_ITEM, Queries, Requests
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
-from tests_support import same_ranking
 
 
 def test_a_batch_equals_its_rows_one_by_one(source, requests_):
