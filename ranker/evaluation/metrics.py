@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from encoders.errors import InputError
-
-NO_ITEM = -1  # fills a row that ran out of items, as in FAISS
+from retrieval.candidates import NO_ITEM
 
 METRICS = ("hr", "recall", "precision", "ndcg", "mrr", "map")
 
