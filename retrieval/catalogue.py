@@ -103,11 +103,12 @@ class Catalogue:
         column = self.frame[name]
         if isinstance(wanted, Between):
             try:
-                low = True if wanted.low is None else column >= wanted.low
-                high = True if wanted.high is None else column <= wanted.high
+                inside = column.notna()
+                inside &= True if wanted.low is None else (column >= wanted.low).fillna(False)
+                inside &= True if wanted.high is None else (column <= wanted.high).fillna(False)
             except TypeError as error:
                 raise InputError(f"where: {name} cannot be compared with {wanted} ({error}).") from error
-            return np.broadcast_to(np.asarray(low) & np.asarray(high), len(self)).astype(np.bool_)
+            return inside.to_numpy(np.bool_)
         values = set(wanted) if isinstance(wanted, (set, frozenset, list, tuple)) else {wanted}
         if isinstance(column.iloc[0], (list, np.ndarray)):
             return np.fromiter((not values.isdisjoint(row) for row in column), np.bool_, len(self))

@@ -105,6 +105,7 @@ class Histories:
 
     def matrix(self, values: NDArray[np.float32], n_items: int) -> sparse.csr_array:
         """Users × items with one value per event; repeated items add up."""
-        matrix = sparse.csr_array((values, self.items, self.indptr), shape=(len(self), n_items))
+        # copied, since adding up sorts the arrays in place
+        matrix = sparse.csr_array((values, self.items, self.indptr), shape=(len(self), n_items), copy=True)
         matrix.sum_duplicates()
         return matrix

@@ -31,14 +31,14 @@ class IdMap:
 
     def __init__(self, ids: Iterable[object]) -> None:
         index = ids if isinstance(ids, pd.Index) else pd.Index(list(ids))
-        if not (index.dtype.kind in "iu" or pd.api.types.is_string_dtype(index.dtype) or not len(index)):
+        if index.inferred_type not in ("integer", "string", "empty"):
             raise InputError(
                 f"Ids are all integers or all strings, but these are {index.inferred_type} (first: {index[0]!r}). "
                 "Convert the id column first."
             )
         self._index = index.astype("int64") if index.dtype.kind in "iu" else index.astype("str")
         if not self._index.is_unique:
-            repeated = self._index[self._index.duplicated()][0]
+            repeated = self._index[self._index.duplicated()].tolist()[0]
             raise InputError(f"Id {repeated!r} occurs more than once; an id names one thing.")
 
     def __len__(self) -> int:

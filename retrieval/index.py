@@ -52,6 +52,7 @@ class IndexReport:
 
 HNSW_LINKS = 32
 RECALL_QUERIES = 256
+LEAST_EFFORT = 8
 
 
 def build_index(vectors: NDArray[np.float32], config: IndexConfig, seed: int) -> tuple[faiss.Index, IndexReport]:
@@ -79,20 +80,20 @@ def build_index(vectors: NDArray[np.float32], config: IndexConfig, seed: int) ->
     queries = _held_out_queries(vectors, np.random.default_rng(seed))
     k = min(10, n_items)
     truth = exact.search(queries, k)[1]
-    recall, effort = 0.0, 16
-    limit = n_items if kind == "hnsw" else index.nlist
-    while recall < config.min_recall and effort <= limit:
+    most = n_items if kind == "hnsw" else index.nlist
+    recall, effort = 0.0, 0
+    while recall < config.min_recall and effort < most:
+        effort = min(most, max(LEAST_EFFORT, 2 * effort))
         _set_effort(index, kind, effort)
         found = index.search(queries, k)[1]
         recall = float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]))
-        effort *= 2
     if recall < config.min_recall:
         logger.warning(
-            "A %s index over %d items reached recall@10 %.3f, below the %.3f asked for; an exact one is used instead.",
+            "The %s index over %d items reached recall@10 %.4f, below the %.4f asked for; an exact one is used.",
             kind, n_items, recall, config.min_recall,
         )  # fmt: skip
         return exact, IndexReport("flat", 1.0, 0, 0)
-    return index, IndexReport(kind, recall, len(queries), effort // 2)
+    return index, IndexReport(kind, recall, len(queries), effort)
 
 
 def _kind(n_items: int, config: IndexConfig) -> IndexKind:

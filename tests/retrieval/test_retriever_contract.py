@@ -47,10 +47,8 @@ def test_empty_places_are_marked_and_at_the_end(source, requests_):
 
 
 def test_retrieved_scores_are_the_scores_of_those_items(source, requests_):
-    if isinstance(source, FusedRetriever):  # its scores compare within one set of items only
-        found = source.union(requests_, 10)
-    else:
-        found = source.retrieve(requests_, 10)
+    # fused scores compare within one set of items only, so all that were fused are needed
+    found = source.union(requests_, 10) if isinstance(source, FusedRetriever) else source.retrieve(requests_, 10)
     scores = source.score(requests_, found.items)
     np.testing.assert_allclose(scores, found.scores, rtol=1e-4, atol=1e-5)
 

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from encoders.errors import InputError
+from retrieval.candidates import NO_ITEM, Queries, Requests
+from retrieval.fusion import FusedRetriever, FusionConfig, learn_weights, standardised
+from retrieval.histories import Histories
+
+
+class Table:
+    """A source with a fixed score of each item, -inf for what it does not know."""
+
+    def __init__(self, scores):
+        self.scores = np.array(scores, np.float32)
+        self.n_items = len(scores)
+
+    def retrieve(self, requests, k):
+        from retrieval.candidates import rank_all
+
+        return rank_all("table", requests, k, lambda block: np.tile(self.scores, (len(block), 1)))
+
+    def score(self, requests, items):
+        return np.where(items == NO_ITEM, np.float32(-np.inf), self.scores[items])
+
+
+def ask(n_items: int, **kwargs) -> Requests:
+    return Requests(Histories.empty(1), np.ones(n_items, np.bool_), **kwargs)
+
+
+def test_reciprocal_rank_fusion_is_the_sum_of_reciprocal_ranks():
+    sources = {"als": Table([5, 4, 3, -np.inf]), "text": Table([-np.inf, 1, 9, 8])}
+    fused = FusedRetriever(sources, {"als": 1.0, "text": 2.0}, FusionConfig("rrf", depth=4, rank_constant=60))
+    found = fused.union(ask(4), 4)
+    expected = {0: 1 / 61, 1: 1 / 62 + 2 / 63, 2: 1 / 63 + 2 / 61, 3: 2 / 62}
+    assert found.items[0].tolist() == sorted(expected, key=lambda item: -expected[item])
+    np.testing.assert_allclose(found.scores[0], sorted(expected.values(), reverse=True), rtol=1e-6)
+
+
+def test_weighted_fusion_is_the_weighted_sum_of_standardised_scores():
+    sources = {"als": Table([5, 4, 3]), "text": Table([0, 10, 50])}
+    fused = FusedRetriever(sources, {"als": 1.0, "text": 0.5}, FusionConfig("weighted", depth=3))
+    z = [(np.array(t) - np.mean(t)) / np.std(t) for t in ([5, 4, 3], [0, 10, 50])]
+    expected = z[0] + 0.5 * z[1]
+    found = fused.union(ask(3), 3)
+    np.testing.assert_allclose(found.scores[0], np.sort(expected)[::-1], rtol=1e-5)
+    assert found.items[0].tolist() == np.argsort(-expected).tolist()
+
+
+def test_every_source_scores_what_any_source_proposed():
+    sources = {"als": Table([5, 4, 3, 2]), "text": Table([1, 2, 3, 4])}
+    fused = FusedRetriever(sources, {"als": 1.0, "text": 1.0}, FusionConfig(depth=1))
+    found = fused.union(ask(4), 1)
+    assert set(found.items[0]) == {0, 3}
+    scores = dict(zip(found.items[0].tolist(), found.by_source[0].tolist(), strict=True))
+    assert scores == {0: [5, 1], 3: [2, 4]}
+
+
+def test_standardised_scores_have_mean_0_and_deviation_1_over_what_is_known():
+    scores = np.random.default_rng(0).normal(3, 2, size=(4, 7, 2)).astype(np.float32)
+    scores[:, 5:, 0] = -np.inf
+    scores[0, :, 1] = 4.0  # says nothing
+    z = standardised(scores)
+    np.testing.assert_allclose(z[:, :5, 0].mean(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(z[:, :5, 0].std(axis=1), 1, atol=1e-5)
+    assert (z[:, 5:, 0] == 0).all()
+    assert (z[0, :, 1] == 0).all()
+
+
+def test_learned_weights_favour_the_source_that_knows_and_ignore_noise():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 20, 3)).astype(np.float32)
+    items = np.tile(np.arange(20), (400, 1))
+    utility = 2.0 * features[:, :, 0] - 1.0 * features[:, :, 2] + rng.gumbel(size=(400, 20))
+    weights = learn_weights(features, items, utility.argmax(axis=1), penalty=1e-6)
+    assert weights[0] == pytest.approx(2.0, abs=0.4)
+    assert weights[1] < 0.2
+    assert weights[2] == 0  # a source that points the wrong way is switched off, not reversed
+
+
+def test_lists_without_their_positive_teach_nothing():
+    features = np.random.default_rng(0).normal(size=(5, 4, 2)).astype(np.float32)
+    items = np.tile(np.arange(4), (5, 1))
+    assert learn_weights(features, items, np.full(5, 99)).tolist() == [1, 1]
+
+
+def test_empty_places_have_no_share_in_learning():
+    features = np.random.default_rng(1).normal(size=(50, 6, 2)).astype(np.float32)
+    items = np.tile(np.arange(6), (50, 1))
+    positives = features[:, :, 0].argmax(axis=1)
+    padded_items = np.concatenate([items, np.full((50, 3), NO_ITEM)], axis=1)
+    padded = np.concatenate([features, np.full((50, 3, 2), 7, np.float32)], axis=1)
+    np.testing.assert_allclose(
+        learn_weights(features, items, positives), learn_weights(padded, padded_items, positives), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("weights", [{"als": 1.0}, {"als": 1.0, "text": -1.0}, {"als": 1.0, "tetx": 1.0, "text": 1.0}])
+def test_weights_that_do_not_fit_the_sources_are_refused(weights):
+    with pytest.raises(InputError, match="must give each source"):
+        FusedRetriever({"als": Table([1]), "text": Table([1])}, weights, FusionConfig())
+
+
+def test_a_query_without_the_text_source_is_refused():
+    fused = FusedRetriever({"als": Table([1, 2])}, {"als": 1.0}, FusionConfig())
+    with pytest.raises(InputError, match="needs the source 'text'"):
+        fused.retrieve(ask(2, queries=Queries(("space opera",), np.ones((1, 2), np.float32))), 1)
