@@ -31,7 +31,7 @@ class Catalogue:
             lists or arrays is filtered by membership.
 
     Raises:
-        InputError: The table is empty, lacks a column, or repeats an id.
+        InputError: The table is empty, lacks a column, repeats an id, or has a title or text that is no string.
     """
 
     def __init__(self, items: pd.DataFrame) -> None:
@@ -40,6 +40,15 @@ class Catalogue:
             raise InputError(f"items: no column {missing[0]!r}; the columns are {', '.join(map(str, items.columns))}.")
         if items.empty:
             raise InputError("items: the table has no rows, so there is nothing to recommend.")
+        for name in ("title", "text"):
+            strings = np.fromiter((isinstance(value, str) for value in items[name]), np.bool_, len(items))
+            if not strings.all():
+                row = int(strings.argmin())
+                raise InputError(
+                    f"items: {int((~strings).sum())} of {len(items)} values of {name!r} are no strings (first: "
+                    f"{items[name].iloc[row]!r} in row {row}). Fill them in, or read the table with "
+                    "ranker.data.read_items."
+                )
         self.frame = items.reset_index(drop=True)
         self.ids = IdMap(self.frame["item_id"])
         self.texts: tuple[str, ...] = tuple(self.frame["text"])
@@ -56,9 +65,9 @@ class Catalogue:
             where: What held them, for the message.
 
         Raises:
-            InputError: The catalogue lacks one of them.
+            InputError: The catalogue lacks one of them, or they are no ids of its kind.
         """
-        positions = self.ids.positions(item_ids)
+        positions = self.ids.positions(item_ids, where)
         unknown = pd.unique(pd.Series(list(item_ids), dtype=object)[positions == UNKNOWN])
         if len(unknown):
             names = ", ".join(repr(name) for name in unknown[:3])
@@ -96,20 +105,25 @@ class Catalogue:
         return mask
 
     def _matches(self, name: str, wanted: Any) -> NDArray[np.bool_]:
+        columns = list(map(str, self.frame.columns))
         if name not in self.frame.columns:
-            near = difflib.get_close_matches(name, list(map(str, self.frame.columns)), n=1)
+            near = difflib.get_close_matches(str(name), columns, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"where: items have no column {name!r}, only {', '.join(self.frame.columns)}.{hint}")
+            raise InputError(f"where: items have no column {name!r}, only {', '.join(columns)}.{hint}")
         column = self.frame[name]
-        if isinstance(wanted, Between):
-            try:
+        try:
+            if isinstance(wanted, Between):
                 inside = column.notna()
                 inside &= True if wanted.low is None else (column >= wanted.low).fillna(False)
                 inside &= True if wanted.high is None else (column <= wanted.high).fillna(False)
-            except TypeError as error:
-                raise InputError(f"where: {name} cannot be compared with {wanted} ({error}).") from error
-            return inside.to_numpy(np.bool_)
-        values = set(wanted) if isinstance(wanted, (set, frozenset, list, tuple)) else {wanted}
-        if isinstance(column.iloc[0], (list, np.ndarray)):
-            return np.fromiter((not values.isdisjoint(row) for row in column), np.bool_, len(self))
-        return column.isin(values).to_numpy(np.bool_)
+                return inside.to_numpy(np.bool_)
+            values = set(wanted) if isinstance(wanted, (set, frozenset, list, tuple)) else {wanted}
+            present = column.dropna()
+            if len(present) and isinstance(present.iloc[0], (list, tuple, set, np.ndarray)):
+                many = (
+                    () if value is None or value is pd.NA or isinstance(value, float) else value for value in column
+                )
+                return np.fromiter((not values.isdisjoint(row) for row in many), np.bool_, len(self))
+            return column.isin(values).to_numpy(np.bool_)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"where: {name} cannot be compared with {wanted!r} ({error}).") from error
