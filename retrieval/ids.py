@@ -75,6 +75,11 @@ class IdMap:
             raise InputError(f"{where}: ids here are {kind}s, but {odd!r} is none. Use one kind of id throughout.")
         return self._index.get_indexer(index).astype(np.int64)  # it gives -1, UNKNOWN, for what it does not hold
 
+    def of_kind(self, ids: Ids) -> NDArray[np.bool_]:
+        """Which of these are of this map's kind, so that ``positions`` takes them."""
+        kind = "integer" if self.are_integers else "string"
+        return np.fromiter((_is_of(kind, value) for value in ids), np.bool_, len(ids))
+
     def at(self, positions: NDArray[np.int64]) -> pd.Index:
         """The ids at these positions."""
         return self._index.take(positions)
