@@ -89,8 +89,10 @@ def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> 
     table = pd.DataFrame({name: events.get(name, np.nan) for name in COLUMNS}).reset_index(drop=True)
     for name in ("event_id", "user_id", "item_id", "kind"):
         _refuse(table[name].isna(), table, f"{name} is missing")
-    table["event_id"] = table["event_id"].astype("str")
-    table["kind"] = table["kind"].astype("str")
+    try:
+        table = table.astype({"event_id": "str", "kind": "str"})
+    except UnicodeEncodeError as error:
+        raise InputError(f"feedback: {error.object!r} is no valid text ({error.reason}).") from error
     unknown = ~table["kind"].isin(KINDS)
     if unknown.any():
         word = table["kind"][unknown].iloc[0]

@@ -106,10 +106,6 @@ class FeedbackLog:
                         f"{self.path}: the feedback was not recorded ({_one_line(error)}). Mend that, and send it "
                         "again."
                     ) from error
-                if isinstance(error, UnicodeEncodeError):
-                    raise InputError(
-                        f"feedback: {error.object!r} is no valid text ({error.reason}). Nothing was recorded."
-                    ) from error
                 raise
         return events[new]
 
@@ -179,7 +175,8 @@ def _connect(path: Path | str) -> sqlite3.Connection:
 
 def _writable(path: Path) -> bool:
     """Whether the file and the folder, in which SQLite keeps a journal beside it, can be written."""
-    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(part, os.W_OK, effective_ids=effective) for part in (path.parent, path) if part.exists())
 
 
 def _copy_in_memory(path: Path) -> sqlite3.Connection:

@@ -71,7 +71,7 @@ class IdMap:
         index = _index(ids, where)
         kind = "integer" if self.are_integers else "string"
         if index.inferred_type not in (kind, "empty") or index.hasnans:
-            odd = next(value for value in index if not _is_of(kind, value))
+            odd = next((value for value in index if not _is_of(kind, value)), index[0])
             raise InputError(f"{where}: ids here are {kind}s, but {odd!r} is none. Use one kind of id throughout.")
         return self._index.get_indexer(index).astype(np.int64)  # it gives -1, UNKNOWN, for what it does not hold
 
@@ -116,6 +116,8 @@ def _index(ids: object, where: str) -> pd.Index:
         index = pd.Index(array, tupleize_cols=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: these are no ids ({error}).") from error
+    if isinstance(index, pd.CategoricalIndex):
+        index = index.astype(index.categories.dtype)
     if index.dtype.kind != "i" and index.inferred_type == "integer":  # wider than 64 bits, or unsigned, or objects
         widest = max(index, key=abs)
         if not INT64.min <= widest <= INT64.max:

@@ -1,4 +1,8 @@
+import os
 import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import tiny_engine
@@ -43,3 +47,28 @@ def model(saved, tmp_path):
 def engine(model):
     """An engine of the test's own, loaded from ``model``."""
     return ranker.load(model)
+
+
+@pytest.fixture
+def read_only():
+    """A context in which a copy of a folder cannot be written, not even by root."""
+
+    @contextmanager
+    def context(source):
+        with tempfile.TemporaryDirectory() as parent:
+            os.chmod(parent, 0o755)
+            folder = shutil.copytree(source, Path(parent) / "mount")
+            for path in [folder, *folder.rglob("*")]:
+                path.chmod(0o555 if path.is_dir() else 0o444)
+            root = os.geteuid() == 0
+            if root:
+                os.seteuid(65534)  # root may write anywhere
+            try:
+                yield folder
+            finally:
+                if root:
+                    os.seteuid(0)
+                for path in [folder, *folder.rglob("*")]:
+                    path.chmod(0o755)
+
+    return context

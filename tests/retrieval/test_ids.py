@@ -32,6 +32,13 @@ def test_integers_in_a_column_of_objects_stay_integers():
     assert IdMap(pd.Series([3, 1], dtype=object)).are_integers
 
 
+@pytest.mark.parametrize("dtype", ["category", object])
+def test_ids_are_found_in_columns_of_every_type(dtype):
+    for ids in ([3, 1], ["b", "a"]):
+        assert IdMap(pd.Series(ids, dtype=dtype)).ids.tolist() == ids
+        assert IdMap(ids).positions(pd.Series(ids[::-1], dtype=dtype)).tolist() == [1, 0]
+
+
 def test_what_the_map_does_not_hold_is_unknown():
     assert IdMap([1, 2]).positions([2, 9]).tolist() == [1, UNKNOWN]
 
