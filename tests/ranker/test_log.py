@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_engine import events
 
@@ -36,6 +36,7 @@ def table(rows):
     return frame.assign(**objects, value=value, datetime=frame["datetime"].astype("datetime64[us]"))
 
 
+@settings(max_examples=25, deadline=None)
 @given(ROWS)
 def test_what_is_read_is_what_was_appended(rows):
     log = FeedbackLog(IN_MEMORY)
