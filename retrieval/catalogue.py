@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from encoders.errors import InputError
@@ -31,13 +32,16 @@ class Catalogue:
             lists or arrays is filtered by membership.
 
     Raises:
-        InputError: The table is empty, lacks a column, repeats an id, or has a title or text that is no string.
+        InputError: The table is empty, lacks a column, repeats an id, has a title or text that is no string, or
+            attributes that cannot be saved.
     """
 
     def __init__(self, items: pd.DataFrame) -> None:
         missing = [name for name in ("item_id", "text", "title") if name not in items.columns]
         if missing:
             raise InputError(f"items: no column {missing[0]!r}; the columns are {', '.join(map(str, items.columns))}.")
+        if not items.columns.is_unique or not all(isinstance(name, str) for name in items.columns):
+            raise InputError(f"items: columns need different strings for names, but these are {list(items.columns)}.")
         if items.empty:
             raise InputError("items: the table has no rows, so there is nothing to recommend.")
         for name in ("title", "text"):
@@ -51,6 +55,11 @@ class Catalogue:
                 )
         self.frame = items.reset_index(drop=True)
         self.ids = IdMap(self.frame["item_id"])
+        try:
+            pa.Table.from_pandas(self.frame)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            reason = " ".join(map(str, error.args)).replace("\n", " ")
+            raise InputError(f"items: {reason}, so the table cannot be saved. Give each column one type.") from error
         self.texts: tuple[str, ...] = tuple(self.frame["text"])
         self.titles: tuple[str, ...] = tuple(self.frame["title"])
 
