@@ -156,8 +156,12 @@ class Engine:
         table = self._table(self.catalogue.ids.at(items), found, scores)
         return table.rename(columns={"item_id": "similar_item_id", "user_id": "item_id"})
 
-    def candidates(self, user_ids: Ids | None = None, k: int = 200) -> Iterator[pd.DataFrame]:
-        """The candidates of many users (default: every user), not re-ranked, a block of users at a time.
+    def candidates(self, user_ids: Ids | None = None, k: int | None = None) -> Iterator[pd.DataFrame]:
+        """The candidates of many users, not re-ranked, a block of users at a time.
+
+        Args:
+            user_ids: The users; None for everybody.
+            k: Items for each, at most; None for as many as ``config.fusion.depth``.
 
         Returns:
             Tables ``user_id, item_id, score, rank`` and each source's own score (missing where it has none).
@@ -165,6 +169,7 @@ class Engine:
         Raises:
             InputError: A user is unknown (when their block is reached), or ``k`` is out of range.
         """
+        k = min(self.config.fusion.depth, len(self.catalogue)) if k is None else k
         check_k(k, len(self.catalogue), len(self.catalogue))
         everybody = self.users.ids if user_ids is None else listed(user_ids)
         return self._candidates(everybody, k)

@@ -109,6 +109,8 @@ class Catalogue:
             mask[self.require(allow, "allow")] = True
         if deny is not None:
             mask[self.require(deny, "deny")] = False
+        if where is not None and not isinstance(where, Mapping):
+            raise InputError(f"where: pass column names and what each must be, as a dictionary, not {where!r}.")
         for name, wanted in (where or {}).items():
             mask &= self._matches(name, wanted)
         return mask
