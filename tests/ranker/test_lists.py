@@ -1,0 +1,120 @@
+"""Labelled lists know nothing of the event that labels them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoders.errors import InputError
+from ranker.lists import held_out_events, labelled_lists
+from retrieval.fusion import FusedRetriever, FusionConfig
+from retrieval.histories import Histories
+from retrieval.popularity import PopularityConfig, PopularityRetriever
+
+N_ITEMS = 12
+LOGS = st.lists(st.lists(st.integers(0, N_ITEMS - 1), max_size=7), min_size=1, max_size=6)
+
+
+def log(users):
+    """Liked items per user, oldest first; the times of all users interleave."""
+    rows = np.repeat(np.arange(len(users)), [len(user) for user in users])
+    items = np.array([item for user in users for item in user], np.int64)
+    times = np.array([10 * place + row for row, user in enumerate(users) for place in range(len(user))], np.int64)
+    return Histories.from_rows(rows, items, np.ones(len(items), np.float32), times, len(users))
+
+
+def retriever(histories, depth=5):
+    source = PopularityRetriever.fit(histories, N_ITEMS, PopularityConfig())
+    return FusedRetriever({"popularity": source}, {"popularity": 1.0}, FusionConfig(depth=depth))
+
+
+@given(LOGS, st.integers(1, 3), st.integers(1, 20), st.integers(0, 3))
+def test_the_newest_events_of_those_who_have_more_are_held_out(users, holdout, most, seed):
+    histories = log(users)
+    eligible = [row for row, user in enumerate(users) if len(user) > holdout]
+    rng = np.random.default_rng(seed)
+    if not eligible:
+        with pytest.raises(InputError, match=f"None of {len(users)} users has more than {holdout} positive events"):
+            held_out_events(histories, holdout, most, rng)
+        return
+    events = held_out_events(histories, holdout, most, rng)
+    assert len(events) <= max(most, holdout)
+    assert len(np.unique(events)) == len(events)
+    for event in events:
+        row = histories.rows[event]
+        assert row in eligible
+        assert event >= histories.indptr[row + 1] - holdout
+        assert histories.items[event] not in histories.items[histories.indptr[row] : event]
+    if most >= holdout * len(users):  # nobody is left out: every fresh one of the newest is there
+        expected = [
+            (row, item)
+            for row in eligible
+            for place, item in enumerate(users[row])
+            if place >= len(users[row]) - holdout and item not in users[row][:place]
+        ]
+        found = list(zip(histories.rows[events].tolist(), histories.items[events].tolist(), strict=True))
+        assert found == expected
+
+
+@settings(deadline=None)
+@given(LOGS.filter(lambda users: any(len(user) > 2 for user in users)), st.integers(1, 8))
+def test_a_list_knows_only_what_was_before_its_event(users, depth):
+    histories = log(users)
+    events = held_out_events(histories, 2, 100, np.random.default_rng(0))
+    lists = labelled_lists(histories, events, retriever(histories.without_latest(2), depth), N_ITEMS)
+    assert len(lists) == len(events)
+    own = lists.requests.histories
+    for at, event in enumerate(events):
+        row = histories.rows[event]
+        assert lists.users[at] == row
+        assert lists.chosen[at] == histories.items[event]
+        known = own.items[own.indptr[at] : own.indptr[at + 1]]
+        assert known.tolist() == histories.items[histories.indptr[row] : event].tolist()
+        assert (own.times[own.indptr[at] : own.indptr[at + 1]] < histories.times[event]).all()
+        assert not np.isin(lists.candidates.items[at], known).any()
+
+
+def test_scores_do_not_depend_on_what_came_later():
+    users = [[0, 1, 2, 3], [1, 2, 5, 4]]
+    other = [[0, 1, 2, 9], [1, 2, 5, 11]]  # the same but for the newest event of each
+    scores = []
+    for each in (users, other):
+        histories = log(each)
+        events = np.array([2, 6])  # the last but one of each
+        lists = labelled_lists(histories, events, retriever(histories.without_latest(2)), N_ITEMS)
+        scores.append((lists.candidates.items, lists.candidates.by_source))
+    np.testing.assert_array_equal(scores[0][0], scores[1][0])
+    np.testing.assert_array_equal(scores[0][1], scores[1][1])
+
+
+@pytest.fixture
+def lists():
+    histories = log([[0, 1, 2, 3], [4, 5, 0], [2, 2, 1, 7], [8, 9, 3]])
+    events = held_out_events(histories, 2, 100, np.random.default_rng(0))
+    return labelled_lists(histories, events, retriever(histories.without_latest(2), 8), N_ITEMS)
+
+
+def test_lists_that_hold_their_choice_are_cut_to_the_depth(lists):
+    kept = lists.containing_choice(4)
+    held = [chosen in row for chosen, row in zip(lists.chosen, lists.candidates.items[:, :4], strict=True)]
+    assert 0 < len(kept) == sum(held) < len(lists)
+    assert kept.candidates.items.shape[1] == 4
+    np.testing.assert_array_equal(kept.chosen, lists.chosen[held])
+    np.testing.assert_array_equal(kept.candidates.items, lists.candidates.items[held, :4])
+    assert len(kept.requests) == len(kept)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+def test_a_split_has_no_user_in_common_and_loses_no_list(lists, fraction):
+    first, second = lists.split_by_user(fraction, np.random.default_rng(0))
+    assert not set(first.users) & set(second.users)
+    assert len(first) + len(second) == len(lists)
+    assert len(second) > 0
+
+
+def test_taken_lists_are_those_lists(lists):
+    rows = np.array([3, 0, 3])
+    taken = lists.take(rows)
+    np.testing.assert_array_equal(taken.chosen, lists.chosen[rows])
+    np.testing.assert_array_equal(taken.candidates.items, lists.candidates.items[rows])
+    np.testing.assert_array_equal(taken.requests.histories.lengths, lists.requests.histories.lengths[rows])

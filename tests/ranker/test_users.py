@@ -1,0 +1,111 @@
+"""Histories that grow: every event in its place, for every reader."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoders.errors import ArtifactError, InputError
+from ranker.users import UserHistories
+from retrieval.histories import Histories
+from retrieval.ids import UNKNOWN, IdMap
+from retrieval.interactions import Interactions
+
+EVENT = st.tuples(st.integers(0, 5), st.integers(0, 9), st.floats(0, 5, width=32), st.integers(0, 6))
+
+
+def base(events, n_users=3):
+    kinds = (np.int64, np.int64, np.float32, np.int64)
+    columns = zip(*events, strict=True) if events else [[]] * 4
+    histories = Histories.from_rows(*(np.array(c, kind) for c, kind in zip(columns, kinds, strict=True)), n_users)
+    return UserHistories(Interactions(IdMap(range(n_users)), histories))
+
+
+def extend(users, events):
+    ids, items, weights, times = zip(*events, strict=True)
+    users.extend(list(ids), np.array(items), np.array(weights, np.float32), np.array(times))
+
+
+@settings(deadline=None)
+@given(st.lists(EVENT.filter(lambda event: event[0] < 3)), st.lists(st.lists(EVENT, min_size=1), max_size=4))
+def test_a_history_is_the_log_and_every_event_since_in_stable_time_order(old, batches):
+    users = base(old)
+    for batch in batches:
+        extend(users, batch)
+    asked = [5, 0, 2, 4, 1, 3]
+    histories = users.histories(asked)
+    everything = [*old, *(event for batch in batches for event in batch)]
+    for row, user in enumerate(asked):
+        expected = sorted((event for event in everything if event[0] == user), key=lambda event: event[3])
+        part = slice(histories.indptr[row], histories.indptr[row + 1])
+        assert histories.items[part].tolist() == [event[1] for event in expected]
+        assert histories.weights[part].tolist() == [event[2] for event in expected]
+        assert histories.times[part].tolist() == [event[3] for event in expected]
+    known = {event[0] for event in everything} | {0, 1, 2}
+    assert set(users.ids) == known
+    assert len(users) == len(known)
+    assert (users.rows(asked) == UNKNOWN).tolist() == [user not in known for user in asked]
+
+
+@pytest.mark.parametrize("ids", [["1"], [1.5], [True], [None]])
+def test_an_id_of_another_kind_is_refused_and_nothing_is_added(ids):
+    users = base([(0, 1, 1.0, 1)])
+    for use in (users.rows, users.histories):
+        with pytest.raises(InputError, match="user_ids: ids here are integers"):
+            use(ids)
+    with pytest.raises(InputError, match="user_ids: ids here are integers"):
+        users.extend([7, *ids], np.array([1, 2]), np.ones(2, np.float32), np.array([1, 2]))
+    assert len(users) == 3
+
+
+def test_a_reader_sees_a_whole_batch_or_none_of_it():
+    users = base([(0, 1, 1.0, 1)])
+    torn, stop = [], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            lengths = users.histories([0, *range(100, 140)]).lengths
+            if len({lengths[0] - 1, *lengths[1:]}) > 1:
+                torn.append(lengths)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for n in range(100):
+        extend(users, [(user, n % 10, 1.0, n) for user in [0, *range(100, 140)]])
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not torn
+
+
+def test_the_cost_of_one_user_does_not_grow_with_their_number():
+    def counted(n_users):
+        histories = Histories(
+            np.arange(n_users + 1), *(np.zeros(n_users, kind) for kind in (np.int64, np.float32, np.int64))
+        )
+        users = UserHistories(Interactions(IdMap(range(n_users)), histories))
+        users.histories([0])  # the ids' hash table is made once
+        import tracemalloc
+
+        tracemalloc.start()
+        users.histories([n_users - 1])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert counted(200_000) < 2 * counted(2_000)
+
+
+def test_save_and_load_keep_the_base(tmp_path):
+    users = base([(0, 1, 1.0, 1), (2, 3, 0.0, 5), (2, 2, 2.5, 4)])
+    extend(users, [(9, 9, 1.0, 1)])  # the feedback log's to keep
+    users.save(tmp_path)
+    loaded = UserHistories.load(tmp_path, 10)
+    assert loaded.ids == [0, 1, 2]
+    for name in ("indptr", "items", "weights", "times"):
+        np.testing.assert_array_equal(getattr(loaded.base.histories, name), getattr(users.base.histories, name))
+    with pytest.raises(ArtifactError, match="do not belong together"):
+        UserHistories.load(tmp_path, 3)
