@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Hashable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -111,11 +112,11 @@ class EngineConfig:
         """Read a YAML file; what it leaves out keeps its default.
 
         Raises:
-            ConfigError: The file cannot be read, a key is unknown (the message names the nearest known one), or a
-                value is of the wrong type or out of range.
+            ConfigError: The file cannot be read, a key is there twice or unknown (the message names the nearest known
+                one), or a value is of the wrong type or out of range.
         """
         try:
-            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            tree = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
         if not isinstance(tree, dict | None):
@@ -138,9 +139,22 @@ class EngineConfig:
         tree: dict[str, Any] = TypeAdapter(EngineConfig).dump_python(self, mode="json")
         return tree
 
-    def to_yaml(self, path: Path) -> None:
+    def to_yaml(self, path: Path | str) -> None:
         """Write every setting, defaults included."""
-        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key may not occur twice; PyYAML lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        repeated = [key for at, key in enumerate(keys) if key in keys[:at]]
+        if repeated:
+            raise yaml.constructor.ConstructorError(
+                problem=f"key {repeated[0]!r} is there twice,", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def _check_keys(tree: dict[str, Any], settings: Any, origin: str, prefix: str = "") -> None:
