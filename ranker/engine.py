@@ -18,7 +18,7 @@ from ranker.log import FeedbackLog
 from ranker.reranker import Reranker
 from ranker.training import TrainingReport
 from ranker.users import UserHistories
-from retrieval.candidates import NO_ITEM, Candidates, Queries, Requests
+from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
@@ -250,7 +250,7 @@ class Engine:
         )
         return ids, Interactions.from_frame(table, self.catalogue, ids).histories
 
-    def _queries(self, query: str | Sequence[str] | None, n: int) -> Queries | None:
+    def _queries(self, query: str | Sequence[str] | None, n: int) -> NDArray[np.float32] | None:
         if query is None:
             return None
         texts = (query,) * n if isinstance(query, str) else tuple(query)
@@ -260,7 +260,7 @@ class Engine:
             )
         distinct = sorted(set(texts))
         vectors = self.encoder.encode(distinct)
-        return Queries(texts, vectors[[distinct.index(text) for text in texts]])
+        return vectors[[distinct.index(text) for text in texts]]
 
     def _ranked(self, requests: Requests, k: int) -> Candidates:
         candidates = self.retriever.retrieve(requests, max(k, self.config.rerank.depth))

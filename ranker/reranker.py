@@ -45,7 +45,7 @@ class Blend:
 
 
 class PairTexts:
-    """What the cross-encoder reads: a user's newest liked titles (and query), and an item's text.
+    """What the cross-encoder reads: a user's newest liked titles, and an item's text.
 
     Args:
         titles: Title of each item.
@@ -59,15 +59,12 @@ class PairTexts:
         self.context_items = context_items
 
     def contexts(self, requests: Requests) -> list[str]:
-        """One text per request, newest title first; empty where there is neither history nor query."""
+        """One text per request, newest title first; empty where nothing is liked yet."""
         recent = requests.histories.liked().latest(self.context_items)
         contexts = []
         for row in range(len(requests)):
             events = recent.items[recent.indptr[row] : recent.indptr[row + 1]][::-1]
-            parts = [self.titles[item] for item in events]
-            if requests.queries is not None:
-                parts.insert(0, requests.queries.texts[row])
-            contexts.append("; ".join(parts))
+            contexts.append("; ".join(self.titles[item] for item in events))
         return contexts
 
     def pairs(self, context: str, items: NDArray[np.int64]) -> list[tuple[str, str]]:
@@ -105,7 +102,13 @@ class PairReranker:
         return np.stack([candidates.scores, self.logits(requests, candidates.items)], axis=2)
 
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
-        """The same candidates, the first ``depth`` of each request in blended order."""
+        """The same candidates, the first ``depth`` of each request in blended order.
+
+        Requests with a free-text query keep their order: the cross-encoder learned what users take next, not what
+        answers a query.
+        """
+        if requests.queries is not None:
+            return candidates
         head = candidates.head(self.depth)
         blended = standardised(self.opinions(requests, head)) @ np.array(
             [self.blend.fused, self.blend.cross_encoder], np.float32
