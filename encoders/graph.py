@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from encoders.pooling import Pooling, pool
 
 OPSET = 17
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 
 
 class PooledText(nn.Module):
@@ -85,7 +86,7 @@ def fuse(path: Path, config: PretrainedConfig) -> onnx.ModelProto:
 
     The embedding lookups stay apart from their layer norm, so that the tables can be quantized by row.
     Residual additions stay apart from theirs, too: on CPU, ONNX Runtime's SkipLayerNormalization is several
-    times slower than the addition and the layer norm that it replaces; on CUDA, an opening session fuses them.
+    times slower than the addition and the layer norm that it replaces; on CUDA, the session fuses them.
     """
     kind = "gpt2" if config.model_type == "gpt2" else "bert"
     options = FusionOptions(kind)
@@ -102,6 +103,8 @@ def fuse(path: Path, config: PretrainedConfig) -> onnx.ModelProto:
     )
     fused.topological_sort()
     model: onnx.ModelProto = fused.model
+    if all(entry.domain != MICROSOFT for entry in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
     return model
 
 

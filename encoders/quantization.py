@@ -26,10 +26,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from encoders.calibration import Channels
+from encoders.graph import MICROSOFT
 
 Precision = Literal["int8", "fp16", "fp32"]
 
-MICROSOFT = "com.microsoft"
 LEVELS = 255
 MIDDLE = 128  # zero point of activations that go both ways
 NEIGHBOURS = 127  # bound of two neighbouring weights before rounding, which may add one
@@ -61,8 +61,27 @@ def at_precision(
     return Int8Graph(model, channels).quantize()
 
 
+def neighbour_bounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize columns so that neighbours (rows 2i and 2i + 1) are at most 128 together.
+
+    Args:
+        weight: (K, N).
+
+    Returns:
+        (K, N) steps and the (N,) column scales that they are multiplied with.
+    """
+    sizes = np.abs(weight)
+    if len(sizes) % 2:
+        sizes = np.concatenate([sizes, np.zeros_like(sizes[:1])])
+    together = sizes[0::2] + sizes[1::2]
+    scales = np.maximum(together.max(0) / NEIGHBOURS, SMALLEST).astype(np.float32)
+    return np.rint(weight / scales).astype(np.int8), scales
+
+
 class Int8Graph:
     """Rewrites a graph node by node, from float32 products to 8-bit ones."""
+
+    quantize_weight = staticmethod(neighbour_bounded)
 
     def __init__(self, model: onnx.ModelProto, channels: Mapping[str, Channels]):
         self.model = model
@@ -90,8 +109,6 @@ class Int8Graph:
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self.nodes)
         graph.initializer.extend([*kept, *self.added.values()])
-        if not any(entry.domain == MICROSOFT for entry in self.model.opset_import):
-            self.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
         return self.model
 
     def _matmul(self, node: onnx.NodeProto, settings: dict[str, Any]) -> bool:
@@ -117,7 +134,9 @@ class Int8Graph:
 
     def _attention(self, node: onnx.NodeProto, settings: dict[str, Any]) -> bool:
         """Attention with its weights inside → one 8-bit product, and attention over its three parts."""
-        if not self._is_weight(node.input[1]):
+        if not self._is_weight(node.input[1]) or any(
+            node.input[4:]
+        ):  # a cache or a bias of its own stays float
             return False
         name = node.output[0]
         shift = self._product(node.input[0], self._array(node.input[1]), f"{name}_qkv")
@@ -170,7 +189,7 @@ class Int8Graph:
         self._emit(
             "QuantizeLinear", [f"{name}_rows", f"{name}_scales", f"{name}_zeros"], f"{name}_levels", axis=0
         )
-        steps, scales = neighbour_bounded(weight)
+        steps, scales = self.quantize_weight(weight)
         operands = [
             f"{name}_levels",
             self._constant(f"{name}_weight", steps),
@@ -220,6 +239,7 @@ class Int8Graph:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=name, domain=domain, **settings))
 
     def _constant(self, name: str, value: NDArray[Any]) -> str:
+        name = f"int8/{name}"  # apart from whatever the graph has
         self.added.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
@@ -234,23 +254,6 @@ class Int8Graph:
             and len(tensor.dims) == 2
             and min(tensor.dims) >= FEW_COLUMNS
         )
-
-
-def neighbour_bounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantize columns so that neighbours (rows 2i and 2i + 1) are at most 128 together.
-
-    Args:
-        weight: (K, N).
-
-    Returns:
-        (K, N) steps and the (N,) column scales that they are multiplied with.
-    """
-    sizes = np.abs(weight)
-    if len(sizes) % 2:
-        sizes = np.concatenate([sizes, np.zeros_like(sizes[:1])])
-    together = sizes[0::2] + sizes[1::2]
-    scales = np.maximum(together.max(0) / NEIGHBOURS, SMALLEST).astype(np.float32)
-    return np.rint(weight / scales).astype(np.int8), scales
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Benchmarks: what the library's numbers are measured with; `python -m bench --help`."""
