@@ -205,12 +205,14 @@ def plot(table: pd.DataFrame, out: Path) -> None:
     from matplotlib import pyplot as plt
 
     shown = table.dropna(subset="size")
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    for row in shown.to_dict("records"):
-        chosen = row["recipe"] == CHOSEN
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    for row, colour in zip(shown.to_dict("records"), mpl.colormaps["tab20"].colors, strict=False):
+        edge = {"edgecolors": "black", "linewidths": 1.5} if row["recipe"] == CHOSEN else {}
         at = (row["speed_vs_onnx_fp32"], row["overlap@10"])
-        axes.scatter(*at, s=900 * row["size"], alpha=0.6, color="tab:red" if chosen else "tab:blue")
-        axes.annotate(row["recipe"], at, fontsize=8, fontweight="bold" if chosen else "normal")
+        axes.scatter(*at, s=900 * row["size"], color=colour, alpha=0.8, label=row["recipe"], **edge)
+    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    for handle in legend.legend_handles:
+        handle.set_sizes([80])
     axes.set_xlabel("texts per second, ratio to ONNX fp32 (one core)")
     axes.set_ylabel("overlap@10 with the torch original")
     axes.set_title("int8 recipes for all-MiniLM-L6-v2; area is file size")

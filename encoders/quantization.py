@@ -134,10 +134,8 @@ class Int8Graph:
 
     def _attention(self, node: onnx.NodeProto, settings: dict[str, Any]) -> bool:
         """Attention with its weights inside → one 8-bit product, and attention over its three parts."""
-        if not self._is_weight(node.input[1]) or any(
-            node.input[4:]
-        ):  # a cache or a bias of its own stays float
-            return False
+        if not self._is_weight(node.input[1]) or any(node.input[4:]):
+            return False  # with a cache or a mask of its own, it stays float32
         name = node.output[0]
         shift = self._product(node.input[0], self._array(node.input[1]), f"{name}_qkv")
         bias = self._constant(f"{name}_bias", self._array(node.input[2]) + shift)

@@ -278,3 +278,18 @@ def test_minilm_fuses_all_its_layers_and_equals_torch_in_fp32(tmp_path):
     np.testing.assert_allclose(
         OnnxTextEncoder.load(tmp_path / "out").encode(texts), encoder.encode(texts), atol=1e-5
     )
+
+
+@pytest.mark.slow
+def test_an_int8_minilm_batch_equals_its_texts_one_by_one(tmp_path):
+    encoder = TextEncoder.load()
+    texts = catalogue(200)
+    export_text_encoder(
+        encoder,
+        retrieval_task(encoder, texts),
+        tmp_path / "out",
+        ExportConfig(precisions=("int8",), tolerance=0.2),
+    )
+    served = OnnxTextEncoder.load(tmp_path / "out")
+    alone = np.concatenate([served.encode([text]) for text in texts])
+    np.testing.assert_allclose(served.encode(texts), alone, atol=1e-5)
