@@ -1,17 +1,13 @@
-"""``python -m bench COMMAND``: the measurements, and the demo."""
-
-import importlib
-import pkgutil
+"""``python -m bench COMMAND``: the demo, and the measurements."""
 
 import typer
 
-import bench
+from bench import demo, quality, quantization
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=bench.__doc__)
-for module in pkgutil.iter_modules(bench.__path__):
-    if module.name != "__main__":
-        command = importlib.import_module(f"bench.{module.name}").main
-        app.command(module.name, help=(command.__doc__ or "").split("\n\n")[0])(command)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("demo")(demo.main)
+app.command("quality")(quality.main)
+app.command("quantization")(quantization.main)
 
 if __name__ == "__main__":
     app()
