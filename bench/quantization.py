@@ -5,6 +5,7 @@ and judged on the other. Timed rounds visit all recipes in turn, so that a busy 
 """
 
 import json
+import logging
 import platform
 import tempfile
 import time
@@ -55,6 +56,7 @@ def main(
 ) -> None:
     """Measure speed, fidelity and size of int8 recipes for the default text encoder."""
     torch.set_num_threads(1)
+    logging.getLogger().setLevel(logging.ERROR)  # ONNX Runtime's quantizers advise through the root logger
     if tiny:
         texts, rounds = made_up_titles(), 1
         features = word_incidence(texts)
