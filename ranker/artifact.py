@@ -17,7 +17,9 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,6 +32,12 @@ from encoders.errors import ArtifactError
 FORMAT = 1
 CURRENT = "CURRENT"
 MANIFEST = "manifest.json"
+LEFTOVER = re.compile(r"\.(CURRENT\.)?[0-9a-f]{32}\.tmp|v\d{4,}")
+LEFTOVERS_KEPT_SECONDS = 24 * 60 * 60  # a younger one may be a save that is still at work
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL_WORDS = re.compile(  # safetensors; numpy, which loses the number; FAISS
+    r"os error (28|27|122)\b|No space left|File too large|\d+ requested and \d+ written|write error in .*: \d+ != \d+"
+)
 KEPT_VERSIONS = 2  # the serving one and the one before it
 LIBRARIES = (
     "hybrid-ranker",
@@ -56,31 +64,60 @@ def write_version(root: Path, write: Callable[[Path], None]) -> Path:
     Raises:
         ArtifactError: ``root`` is something else, or the disk refused; what was there before is untouched.
     """
-    if root.exists() and any(root.iterdir() if root.is_dir() else [root]) and not (root / CURRENT).exists():
+    if _holds_something_else(root):
         raise ArtifactError(f"{root}: exists and holds no saved engine. Choose another folder, or empty this one.")
     temporary = root / f".{uuid.uuid4().hex}.tmp"
+    written = [temporary]
     try:
         temporary.mkdir(parents=True)
         write(temporary)
         _write_manifest(temporary)
         _sync_tree(temporary)
-        target = root / f"v{_newest(root) + 1:04d}"
-        temporary.rename(target)
+        target = _named(temporary, root)
+        written.append(target)
+        _sync(root)  # the version has its name before CURRENT says it
         _replace(root / CURRENT, target.name)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, ArtifactError):
+    except BaseException as error:
+        for folder in written:
+            shutil.rmtree(folder, ignore_errors=True)
+        reason = _refusal(error)
+        if reason is None:
             raise
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error.strerror
         raise ArtifactError(
             f"{root}: the engine was not saved ({reason}); what was there before is untouched. Make room or choose "
             "another folder, and save again."
         ) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     _prune(root)
     return target
+
+
+def _holds_something_else(root: Path) -> bool:
+    """Whether a folder holds anything but engines and what a save that was killed left behind."""
+    if not root.exists() or (root / CURRENT).exists():
+        return False
+    return not root.is_dir() or any(not LEFTOVER.fullmatch(path.name) for path in root.iterdir())
+
+
+def _named(temporary: Path, root: Path) -> Path:
+    """Rename a written version to the next free number, which another process may be taking too."""
+    while True:
+        target = root / f"v{_newest(root) + 1:04d}"
+        try:
+            return temporary.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+
+
+def _refusal(error: BaseException) -> str | None:
+    """Why the disk refused, for an error that says it did; every library says it in its own way."""
+    text = " ".join(str(error).split())
+    number = error.errno if isinstance(error, OSError) else None
+    if number in FULL or FULL_WORDS.search(text):
+        return "the disk is full"
+    if isinstance(error, ArtifactError) or not isinstance(error, OSError):
+        return None
+    return error.strerror or text
 
 
 def open_version(root: Path) -> Path:
@@ -95,12 +132,24 @@ def open_version(root: Path) -> Path:
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{root}: no saved engine here (no readable {CURRENT}). Check the path.") from error
     folder = root / name
-    if folder.parent != root or not folder.is_dir():
+    if not re.fullmatch(r"v\d{4,9}", name) or not folder.is_dir():
         raise ArtifactError(
-            f"{root / CURRENT}: names {name!r}, which is no version in this folder. Save the engine again."
+            f"{root / CURRENT}: names {name[:40]!r}, which is no version in this folder. Save the engine again."
         )
     files = read_manifest(folder)["files"]
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    try:
+        _check_files(folder, files)
+    except OSError as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(
+            f"{error.filename or folder}: cannot be read ({error.strerror}). Check who may read it, or load again."
+        ) from error
+    return folder
+
+
+def _check_files(folder: Path, files: dict[str, Any]) -> None:
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} - {MANIFEST}
     if found != set(files):
         odd = sorted(found ^ set(files))[0]
         problem = "is missing" if odd in files else "is not part of what was saved"
@@ -113,7 +162,6 @@ def open_version(root: Path) -> Path:
             )
         if _sha256(folder / path) != expected["sha256"]:
             raise ArtifactError(f"{folder / path}: its content differs from what was saved. Restore it from a backup.")
-    return folder
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -126,14 +174,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
         number = manifest["format"]
+        if number != FORMAT:
+            raise ArtifactError(
+                f"{path}: format {number}, but this library reads format {FORMAT}. "
+                "Install the hybrid-ranker version that wrote it, or fit the engine again."
+            )
         entries = {str(k): {"bytes": int(v["bytes"]), "sha256": str(v["sha256"])} for k, v in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except ArtifactError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{path}: not a readable manifest. Restore it from a backup, or save again.") from error
-    if number != FORMAT:
-        raise ArtifactError(
-            f"{path}: format {number}, but this library reads format {FORMAT}. "
-            "Install the hybrid-ranker version that wrote it, or fit the engine again."
-        )
     return {**manifest, "files": entries}
 
 
@@ -168,8 +218,20 @@ def _newest(root: Path) -> int:
 
 
 def _prune(root: Path) -> None:
-    for number in range(_newest(root) - KEPT_VERSIONS, 0, -1):
-        shutil.rmtree(root / f"v{number:04d}", ignore_errors=True)
+    """Remove versions before the last ones, and what saves that were killed left."""
+    old = _newest(root) - KEPT_VERSIONS
+    for path in root.iterdir():
+        if path.name[1:].isdigit() and path.name[0] == "v" and int(path.name[1:]) <= old:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.startswith(".") and LEFTOVER.fullmatch(path.name) and _age(path) > LEFTOVERS_KEPT_SECONDS:
+            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # its save has just ended
+        return 0.0
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from encoders import Encoder
 from encoders.errors import InputError
+from ranker.arguments import OnUnknown, check_k, check_on_unknown, given_histories, listed, query_texts
 from ranker.config import EngineConfig
 from ranker.feedback import checked_events
 from ranker.log import FeedbackLog
@@ -20,15 +23,15 @@ from ranker.training import TrainingReport
 from ranker.users import UserHistories
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.catalogue import Catalogue
-from retrieval.fusion import FusedRetriever
+from retrieval.fusion import SEARCH, FusedRetriever
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, Ids
-from retrieval.interactions import Interactions, microseconds
+from retrieval.interactions import microseconds
 from retrieval.similar import similar_items
 
-BLOCK_USERS = 1024  # users ranked at once: the candidates of a block, with every source's score, stay in memory
+logger = logging.getLogger(__name__)
 
-OnUnknown = Literal["popular", "raise"]
+BLOCK_USERS = 1024  # users ranked at once: the candidates of a block, with every source's score, stay in memory
 
 
 class Engine:
@@ -68,6 +71,7 @@ class Engine:
         self.log = log
         self.config = config
         self.training = training
+        self._feedback_lock = threading.Lock()  # so that events are taken in in the order in which the log has them
         self._take_in(log.read())
 
     def recommend(
@@ -103,7 +107,7 @@ class Engine:
         Raises:
             InputError: An argument cannot be used; the message says which and why.
         """
-        self._check_k(k, len(self.catalogue))
+        check_k(k, len(self.catalogue), len(self.catalogue))
         ids, histories = self._asked(user_ids, history, on_unknown)
         allowed = self.catalogue.allowed(allow, deny, where)
         requests = Requests(histories, allowed, exclude_seen, self._queries(query, len(ids)))
@@ -146,32 +150,29 @@ class Engine:
         Raises:
             InputError: An item is unknown, or ``k`` is not below the catalogue's size.
         """
-        self._check_k(k, len(self.catalogue) - 1)
+        check_k(k, len(self.catalogue) - 1, len(self.catalogue))
         items = self.catalogue.require(item_ids, "similar_items")
         found, scores = similar_items(self.retriever.sources, items, k)
         table = self._table(self.catalogue.ids.at(items), found, scores)
         return table.rename(columns={"item_id": "similar_item_id", "user_id": "item_id"})
 
-    def candidates(self, user_ids: Ids | None = None, k: int = 200) -> Iterator[pd.DataFrame]:
-        """The candidates of many users (default: every user), not re-ranked, a block of users at a time.
+    def candidates(self, user_ids: Ids | None = None, k: int | None = None) -> Iterator[pd.DataFrame]:
+        """The candidates of many users, not re-ranked, a block of users at a time.
 
-        Yields:
-            ``user_id, item_id, score, rank`` and each source's own score (missing where it has none).
+        Args:
+            user_ids: The users; None for everybody.
+            k: Items for each, at most; None for as many as ``config.fusion.depth``.
+
+        Returns:
+            Tables ``user_id, item_id, score, rank`` and each source's own score (missing where it has none).
 
         Raises:
-            InputError: A user is unknown, or ``k`` is out of range.
+            InputError: A user is unknown (when their block is reached), or ``k`` is out of range.
         """
-        self._check_k(k, len(self.catalogue))
-        everybody = self.users.ids if user_ids is None else _listed(user_ids)
-        everything = np.ones(len(self.catalogue), np.bool_)
-        for rows in _blocks(len(everybody)):
-            ids, histories = self._asked([everybody[row] for row in rows], None, "raise")
-            found = self.retriever.retrieve(Requests(histories, everything), k)
-            table = self._table(ids, found.items, found.scores)
-            kept = found.by_source[found.items != NO_ITEM]
-            for at, name in enumerate(found.sources):
-                table[name] = np.where(np.isfinite(kept[:, at]), kept[:, at], np.nan)
-            yield table
+        k = min(self.config.fusion.depth, len(self.catalogue)) if k is None else k
+        check_k(k, len(self.catalogue), len(self.catalogue))
+        everybody = self.users.ids if user_ids is None else listed(user_ids)
+        return self._candidates(everybody, k)
 
     def feedback(self, events: pd.DataFrame) -> int:
         """Take in what users just did; the very next ``recommend`` knows it.
@@ -187,10 +188,10 @@ class Engine:
             InputError: An event cannot be used; none of the batch is recorded then.
             ArtifactError: The log could not be written; none of the batch is recorded then.
         """
-        checked = checked_events(events, self.catalogue)
-        self.users.check(checked["user_id"])
-        new = self.log.append(checked)
-        self._take_in(new)
+        checked = checked_events(events, self.catalogue, self.users.base.users)
+        with self._feedback_lock:
+            new = self.log.append(checked)
+            self._take_in(new)
         return len(new)
 
     def save(self, folder: Path | str) -> Path:
@@ -206,27 +207,44 @@ class Engine:
 
         return save_engine(self, Path(folder))
 
-    def _check_k(self, k: int, most: int) -> None:
-        if not 1 <= k <= most:
-            raise InputError(
-                f"k = {k}, but it must lie between 1 and {most}: the catalogue has {len(self.catalogue)} items."
-            )
+    def move_feedback(self, log: FeedbackLog) -> None:
+        """Keep feedback in another log from now on; what each of the two holds so far is in both afterwards.
+
+        Raises:
+            InputError: The logs hold an event of the same id with different content. Nothing is moved then.
+            ArtifactError: The log cannot be written.
+        """
+        with self._feedback_lock:
+            theirs, ours = log.read(), self.log.read()
+            log.append(ours)
+            self.log = log
+            self._take_in(theirs[~theirs["event_id"].isin(ours["event_id"])])
 
     def _take_in(self, events: pd.DataFrame) -> None:
         events = events[events["kind"] != "skip"]  # a skipped item may return
-        if len(events):
-            items = self.catalogue.require(events["item_id"], "feedback log")
-            weights = self.config.feedback.weights(events)
-            self.users.extend(events["user_id"].tolist(), items, weights, microseconds(events["datetime"]))
+        # A log outlives versions, so it may hold items and kinds of user ids that this engine never had.
+        ours = self.catalogue.ids.of_kind(events["item_id"]) & self.users.base.users.of_kind(events["user_id"])
+        items = np.full(len(events), UNKNOWN)
+        items[ours] = self.catalogue.ids.positions(events["item_id"][ours])
+        known = items != UNKNOWN
+        if not known.all():
+            logger.warning(
+                "%s: %d of %d events are on items or of users that this engine cannot know; they are passed over.",
+                self.log.path, (~known).sum(), len(events),
+            )  # fmt: skip
+        events = events[known]
+        weights = self.config.feedback.weights(events)
+        self.users.extend(events["user_id"].tolist(), items[known], weights, microseconds(events["datetime"]))
 
     def _asked(
         self, user_ids: Ids | None, history: pd.DataFrame | None, on_unknown: OnUnknown
     ) -> tuple[Sequence[Any], Histories]:
+        check_on_unknown(on_unknown)
         if history is not None:
-            return self._given(user_ids, history)
+            return given_histories(user_ids, history, self.catalogue)
         if user_ids is None:
             raise InputError("recommend: pass user_ids, or a history table whose users are meant.")
-        ids = _listed(user_ids)
+        ids = listed(user_ids)
         if on_unknown == "raise":
             rows = self.users.rows(ids)
             if (rows == UNKNOWN).any():
@@ -237,30 +255,29 @@ class Engine:
                 )
         return ids, self.users.histories(ids)
 
-    def _given(self, user_ids: Ids | None, history: pd.DataFrame) -> tuple[Sequence[Any], Histories]:
-        for name in ("user_id", "item_id"):
-            if name not in history.columns:
-                raise InputError(
-                    f"history: no column {name!r}; the columns are {', '.join(map(str, history.columns))}."
-                )
-        ids = _listed(history["user_id"].unique().tolist() if user_ids is None else user_ids)
-        table = history.assign(
-            weight=history.get("weight", 1.0),
-            datetime=history.get("datetime", pd.Timestamp(0)),
-        )
-        return ids, Interactions.from_frame(table, self.catalogue, ids).histories
-
-    def _queries(self, query: str | Sequence[str] | None, n: int) -> NDArray[np.float32] | None:
+    def _queries(self, query: str | Sequence[str] | None, n_users: int) -> NDArray[np.float32] | None:
         if query is None:
             return None
-        texts = (query,) * n if isinstance(query, str) else tuple(query)
-        if len(texts) != n or not all(isinstance(text, str) and text.strip() for text in texts):
+        if SEARCH not in self.retriever.sources:
             raise InputError(
-                f"query: {len(texts)} texts for {n} users; pass one for all, or one each, none of them empty."
+                f"query: needs the source {SEARCH!r}, but this engine has {', '.join(self.retriever.sources)}. Leave "
+                "the query out, or fit an engine with that source."
             )
-        distinct = sorted(set(texts))
-        vectors = self.encoder.encode(distinct)
-        return vectors[[distinct.index(text) for text in texts]]
+        texts = query_texts(query, n_users)
+        places = {text: place for place, text in enumerate(sorted(set(texts)))}
+        vectors = self.encoder.encode(list(places))
+        return vectors[[places[text] for text in texts]]
+
+    def _candidates(self, user_ids: Sequence[Any], k: int) -> Iterator[pd.DataFrame]:
+        everything = np.ones(len(self.catalogue), np.bool_)
+        for rows in _blocks(len(user_ids)):
+            ids, histories = self._asked([user_ids[row] for row in rows], None, "raise")
+            found = self.retriever.retrieve(Requests(histories, everything), k)
+            table = self._table(ids, found.items, found.scores)
+            kept = found.by_source[found.items != NO_ITEM]
+            for at, name in enumerate(found.sources):
+                table[name] = np.where(np.isfinite(kept[:, at]), kept[:, at], np.nan)
+            yield table
 
     def _ranked(self, requests: Requests, k: int) -> Candidates:
         candidates = self.retriever.retrieve(requests, max(k, self.config.rerank.depth))
@@ -276,17 +293,6 @@ class Engine:
                 "rank": ranks + 1,
             }
         )
-
-
-def _listed(ids: Ids) -> list[Any]:
-    if isinstance(ids, str) or not hasattr(ids, "__len__"):
-        raise InputError(f"user_ids = {ids!r}: pass a list of ids, also for one user.")
-    listed = list(ids)
-    if not listed:
-        raise InputError("user_ids is empty; pass at least one user.")
-    if len(set(listed)) < len(listed):
-        raise InputError(f"user_ids holds {len(listed) - len(set(listed))} ids twice; pass each user once.")
-    return listed
 
 
 def _blocks(n: int) -> Iterator[NDArray[np.int64]]:

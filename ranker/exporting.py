@@ -26,6 +26,7 @@ from encoders.errors import ConfigError, InputError
 from ranker.engine import Engine
 from ranker.persistence import load_engine, save_engine
 from ranker.reranker import PairReranker
+from ranker.users import UserHistories
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
 from retrieval.histories import Histories
@@ -86,7 +87,7 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             reranker = PairReranker(served, reranker.texts, reranker.depth, reranker.blend)
         exported = Engine(
             catalogue=engine.catalogue,
-            users=engine.users,
+            users=UserHistories(engine.users.base),  # an engine lays the log's events over it
             encoder=encoder,
             retriever=retriever,
             reranker=reranker,

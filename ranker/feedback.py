@@ -12,8 +12,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from encoders.errors import InputError
+from ranker.data.times import read_times
 from retrieval.catalogue import Catalogue
-from retrieval.interactions import microseconds
+from retrieval.ids import IdMap
 
 Kind = Literal["click", "dwell", "cart", "purchase", "like", "rating", "dislike", "hide", "skip"]
 KINDS: tuple[Kind, ...] = ("click", "dwell", "cart", "purchase", "like", "rating", "dislike", "hide", "skip")
@@ -58,45 +59,56 @@ class FeedbackPolicy:
         return weights.astype(np.float32)
 
 
-def checked_events(events: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
+def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> pd.DataFrame:
     """The events with the columns ``COLUMNS`` in their fixed types, in the order given; the input is unchanged.
 
     Args:
         events: One row per event. ``event_id`` names the act, so that sending it twice counts once; ``value`` (NaN
-            where the kind has none; the column may be missing) is seconds for a dwell, the rating for a rating.
+            where the kind has none; the column may be missing) is seconds for a dwell, the rating for a rating;
+            ``datetime`` holds datetimes, ISO 8601 strings, or seconds since 1970, in UTC where no zone is given.
         catalogue: The items; each event's item must be one of them.
+        users: The users known so far; others are taken where their ids are of the same kind.
 
     Raises:
-        InputError: The table is empty, a column or a value is missing, a kind or item is unknown, an event id occurs
-            twice with different content, a value is not a finite number of at least 0, or a time is no time.
+        InputError: This is no table, it is empty, a column or a value is missing, a kind or item is unknown, a user
+            id is of another kind, an event id occurs twice with different content, a value is not a finite number of
+            at least 0, or a time is no time.
     """
+    if not isinstance(events, pd.DataFrame):
+        raise InputError(f"feedback: pass a DataFrame with {', '.join(COLUMNS)}, not a {type(events).__name__}.")
     if events.empty:
         raise InputError("feedback: the table has no rows; pass at least one event.")
-    missing = [name for name in COLUMNS if name not in events.columns and name != "value"]
-    if missing:
-        raise InputError(
-            f"feedback: no column {missing[0]!r}; the columns are {', '.join(map(str, events.columns))}. "
-            f"Needed are {', '.join(COLUMNS)}."
-        )
-    table = pd.DataFrame({name: events.get(name, np.nan) for name in COLUMNS})
+    columns = list(map(str, events.columns))
+    for name in COLUMNS:
+        if columns.count(name) != 1 and not (name == "value" and name not in columns):
+            problem = "no" if name not in columns else f"{columns.count(name)} times a"
+            raise InputError(
+                f"feedback: {problem} column {name!r}; the columns are {', '.join(columns)}. "
+                f"Needed are {', '.join(COLUMNS)}."
+            )
+    table = pd.DataFrame({name: events.get(name, np.nan) for name in COLUMNS}).reset_index(drop=True)
     for name in ("event_id", "user_id", "item_id", "kind"):
         _refuse(table[name].isna(), table, f"{name} is missing")
-    table["event_id"] = table["event_id"].astype(str)
+    try:
+        table = table.astype({"event_id": "str", "kind": "str"})
+    except UnicodeEncodeError as error:
+        raise InputError(f"feedback: {error.object!r} is no valid text ({error.reason}).") from error
     unknown = ~table["kind"].isin(KINDS)
     if unknown.any():
-        word = str(table["kind"][unknown].iloc[0])
+        word = table["kind"][unknown].iloc[0]
         near = difflib.get_close_matches(word, KINDS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        _refuse(unknown, table, f"kind is not one of {', '.join(KINDS)}{hint}")
-    catalogue.require(table["item_id"], "feedback")
+        hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(KINDS)}"
+        _refuse(unknown, table, f"kind {word!r} is unknown ({hint})")
+    users.positions(table["user_id"], "feedback: user_id")
+    table["user_id"] = table["user_id"].astype("int64" if users.are_integers else "str")
+    table["item_id"] = catalogue.ids.at(catalogue.require(table["item_id"], "feedback: item_id"))
 
-    value = pd.to_numeric(table["value"], errors="coerce").to_numpy(np.float64)
+    value = pd.to_numeric(table["value"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     given = table["value"].notna() | table["kind"].isin(MEASURED)
     table["value"] = value
     _refuse(given & ~(np.isfinite(value) & (value >= 0)), table, "value is not a finite number of at least 0")
-    times = pd.to_datetime(events["datetime"], errors="coerce", utc=True)
-    _refuse(times.isna().reset_index(drop=True), table.reset_index(drop=True), "datetime is not a time")
-    table["datetime"] = microseconds(times).astype("datetime64[us]")
+    table["datetime"] = read_times(table["datetime"], "s")
+    _refuse(table["datetime"].isna(), table, "datetime is no time between 1678 and 2261")
 
     repeated = table[~table.duplicated() & table["event_id"].duplicated()]
     if len(repeated):

@@ -63,11 +63,12 @@ def save_engine(engine: Engine, root: Path) -> Path:
             save_settings(engine.reranker.blend, _new(folder / "reranker") / "blend.json")
             engine.reranker.cross_encoder.save(_new(folder / "reranker" / "cross_encoder"))
 
+    elsewhere = Path(engine.log.path).resolve() != (root / LOG).resolve()
+    if elsewhere and (root / LOG).exists():
+        FeedbackLog(root / LOG).check(engine.log.read())  # before a version is written that could not have its log
     version = write_version(root, write)
-    if engine.log.path != root / LOG:
-        log = FeedbackLog(root / LOG)
-        log.append(engine.log.read())
-        engine.log = log
+    if elsewhere:
+        engine.move_feedback(FeedbackLog(root / LOG))
     return version
 
 

@@ -104,20 +104,19 @@ class PairReranker:
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The same candidates, the first ``depth`` of each request in blended order.
 
-        Requests with a free-text query keep their order: the cross-encoder learned what users take next, not what
-        answers a query.
+        Where the cross-encoder has nothing to read, or its logits are all the same, the fused order stands. So it does
+        for requests with a free-text query: the cross-encoder learned what users take next, not what answers a query.
         """
         if requests.queries is not None:
             return candidates
         head = candidates.head(self.depth)
-        blended = standardised(self.opinions(requests, head)) @ np.array(
-            [self.blend.fused, self.blend.cross_encoder], np.float32
-        )
-        scores = candidates.scores.copy()
-        scores[:, : self.depth] = blended
+        fused, logits = np.moveaxis(standardised(self.opinions(requests, head)), 2, 0)
+        blended = self.blend.fused * fused + self.blend.cross_encoder * logits
+        blended = np.where((blended != 0).any(axis=1, keepdims=True), blended, fused).astype(np.float32)
+        known = candidates.items != NO_ITEM
         # What was not scored keeps its distances, shifted to end below the last that was.
-        tail = candidates.scores[:, self.depth :]
-        if tail.shape[1]:
-            floor = np.where(head.items == NO_ITEM, np.inf, blended).min(axis=1, keepdims=True)
-            scores[:, self.depth :] = tail - tail[:, :1] + floor - 1
+        lowest = np.where(known[:, : self.depth], blended, 0).min(axis=1, keepdims=True)
+        scores = np.where(known, candidates.scores, 0)
+        scores[:, self.depth :] += lowest - 1 - scores[:, self.depth : self.depth + 1]
+        scores[:, : self.depth] = blended
         return candidates.reordered(scores)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, Trainer, TrainingArguments
 
 from encoders import PairCrossEncoder
 from encoders.errors import ExtraError, InputError
@@ -123,6 +123,9 @@ def fine_tune(
             compute_metrics=lambda prediction: {"ndcg": _mean_ndcg(prediction, depth)},
             callbacks=[EarlyStoppingCallback(config.patience)],
         )
+        trainer.remove_callback(
+            PrinterCallback
+        )  # which the Trainer adds where there is no bar; a library prints nothing
         trainer.train()
     model.eval()
     history = trainer.state.log_history

@@ -43,21 +43,25 @@ class UserHistories:
             return [*self.base.users.ids, *self._newcomers]
 
     def rows(self, user_ids: Ids) -> NDArray[np.int64]:
-        """Each user's row, UNKNOWN for a user without any event."""
-        rows = self.base.users.positions(user_ids)
-        listed = list(user_ids)
+        """Each user's row, UNKNOWN for a user without any event.
+
+        Raises:
+            InputError: An id is of another kind (integer, string) than the known ones.
+        """
         with self._lock:
-            for at in np.flatnonzero(rows == UNKNOWN):
-                rows[at] = self._newcomers.get(listed[at], UNKNOWN)
-        return rows
+            return self._rows(user_ids)
 
     def histories(self, user_ids: Ids) -> Histories:
-        """The history of each user, empty for a user without any event."""
-        rows = self.rows(user_ids)
+        """The history of each user, empty for a user without any event.
+
+        Raises:
+            InputError: An id is of another kind (integer, string) than the known ones.
+        """
+        with self._lock:  # one hold for both, or a newcomer's first batch could be seen in part
+            rows = self._rows(user_ids)
+            recent = {at: list(self._recent[row]) for at, row in enumerate(rows.tolist()) if row in self._recent}
         in_base = np.flatnonzero((rows != UNKNOWN) & (rows < len(self.base.users)))
         old = self.base.histories.take(rows[in_base])
-        with self._lock:
-            recent = {at: list(self._recent[row]) for at, row in enumerate(rows.tolist()) if row in self._recent}
         new_rows = np.repeat(np.fromiter(recent, np.int64), [len(events) for events in recent.values()])
         new = [event for events in recent.values() for event in events]
         return Histories.from_rows(
@@ -67,14 +71,6 @@ class UserHistories:
             np.concatenate([old.times, np.array([time for _, _, time in new], np.int64)]),
             len(rows),
         )
-
-    def check(self, user_ids: Ids) -> None:
-        """Raise InputError where an id is of another kind (integer, string) than the known ones."""
-        integers = self.base.users.are_integers
-        for user_id in user_ids:
-            if isinstance(user_id, (int, np.integer)) != integers:
-                kind = "integers" if integers else "strings"
-                raise InputError(f"User ids here are {kind}, but {user_id!r} is not. Use one kind of id throughout.")
 
     def extend(
         self,
@@ -88,8 +84,7 @@ class UserHistories:
         Raises:
             InputError: A user id is of another kind than the known ones. Nothing is added then.
         """
-        self.check(user_ids)
-        positions = self.base.users.positions(user_ids)
+        positions = self.base.users.positions(user_ids, "user_ids")
         with self._lock:
             for user_id, row, item, weight, time in zip(
                 user_ids, positions.tolist(), items.tolist(), weights.tolist(), times.tolist(), strict=True
@@ -97,6 +92,13 @@ class UserHistories:
                 if row == UNKNOWN:
                     row = self._newcomers.setdefault(user_id, len(self.base.users) + len(self._newcomers))
                 self._recent[row].append((item, weight, time))
+
+    def _rows(self, user_ids: Ids) -> NDArray[np.int64]:
+        listed = list(user_ids)
+        rows = self.base.users.positions(listed, "user_ids")
+        for at in np.flatnonzero(rows == UNKNOWN):
+            rows[at] = self._newcomers.get(listed[at], UNKNOWN)
+        return rows
 
     def save(self, folder: Path) -> None:
         """Write the base into this empty folder; newer events are the feedback log's to keep."""
@@ -117,7 +119,8 @@ class UserHistories:
         weights = load_array(folder / "weights.npy", np.float32, ndim=1)
         times = load_array(folder / "times.npy", np.int64, ndim=1)
         out_of_range = len(items) and (items.min() < 0 or items.max() >= n_items)
-        if len(indptr) != len(users) + 1 or out_of_range or (np.diff(indptr) < 0).any():
+        ordered = len(indptr) == len(users) + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
+        if not ordered or out_of_range:
             raise ArtifactError(
                 f"{folder}: users, histories and catalogue do not belong together. Save the engine again."
             )

@@ -14,7 +14,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from encoders.errors import ArtifactError
-from retrieval.candidates import NO_ITEM, Candidates, Requests, rank_all
+from retrieval.candidates import NO_ITEM, Candidates, Requests, inner_products, rank_all
 from retrieval.histories import Histories
 from retrieval.storage import load_array, load_settings, save_settings
 
@@ -111,7 +111,7 @@ class AlsRetriever:
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The predicted preference of given items (U, K); -inf for a user without a positive event."""
         vectors = self.user_vectors(requests.histories)
-        preferences = np.einsum("ud,ukd->uk", vectors, self.item_factors[items])
+        preferences = inner_products(vectors, self.item_factors, items)
         nothing = (items == NO_ITEM) | ~vectors.any(axis=1, keepdims=True)
         return np.where(nothing, np.float32(-np.inf), preferences)
 

@@ -145,6 +145,19 @@ def rank_all(
     return Candidates.of(source, items, scores)
 
 
+def inner_products(
+    vectors: NDArray[np.float32], table: NDArray[np.float32], items: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Each row's vector (U, d) times the rows of a table (I, d) at its own items (U, K): (U, K).
+
+    A row at a time, since the vectors of all rows' items at once would be gigabytes.
+    """
+    products = np.empty(items.shape, np.float32)
+    for row, at in enumerate(items):
+        np.matmul(table[at], vectors[row], out=products[row])
+    return products
+
+
 def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The best ``k`` columns of each row of ``scores`` (U, I): positions and scores, both (U, k).
 

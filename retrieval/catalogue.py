@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from encoders.errors import InputError
@@ -31,17 +32,34 @@ class Catalogue:
             lists or arrays is filtered by membership.
 
     Raises:
-        InputError: The table is empty, lacks a column, or repeats an id.
+        InputError: The table is empty, lacks a column, repeats an id, has a title or text that is no string, or
+            attributes that cannot be saved.
     """
 
     def __init__(self, items: pd.DataFrame) -> None:
         missing = [name for name in ("item_id", "text", "title") if name not in items.columns]
         if missing:
             raise InputError(f"items: no column {missing[0]!r}; the columns are {', '.join(map(str, items.columns))}.")
+        if not items.columns.is_unique or not all(isinstance(name, str) for name in items.columns):
+            raise InputError(f"items: columns need different strings for names, but these are {list(items.columns)}.")
         if items.empty:
             raise InputError("items: the table has no rows, so there is nothing to recommend.")
+        for name in ("title", "text"):
+            strings = np.fromiter((isinstance(value, str) for value in items[name]), np.bool_, len(items))
+            if not strings.all():
+                row = int(strings.argmin())
+                raise InputError(
+                    f"items: {int((~strings).sum())} of {len(items)} values of {name!r} are no strings (first: "
+                    f"{items[name].iloc[row]!r} in row {row}). Fill them in, or read the table with "
+                    "ranker.data.read_items."
+                )
         self.frame = items.reset_index(drop=True)
         self.ids = IdMap(self.frame["item_id"])
+        try:
+            pa.Table.from_pandas(self.frame)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            reason = " ".join(map(str, error.args)).replace("\n", " ")
+            raise InputError(f"items: {reason}, so the table cannot be saved. Give each column one type.") from error
         self.texts: tuple[str, ...] = tuple(self.frame["text"])
         self.titles: tuple[str, ...] = tuple(self.frame["title"])
 
@@ -56,9 +74,9 @@ class Catalogue:
             where: What held them, for the message.
 
         Raises:
-            InputError: The catalogue lacks one of them.
+            InputError: The catalogue lacks one of them, or they are no ids of its kind.
         """
-        positions = self.ids.positions(item_ids)
+        positions = self.ids.positions(item_ids, where)
         unknown = pd.unique(pd.Series(list(item_ids), dtype=object)[positions == UNKNOWN])
         if len(unknown):
             names = ", ".join(repr(name) for name in unknown[:3])
@@ -91,25 +109,32 @@ class Catalogue:
             mask[self.require(allow, "allow")] = True
         if deny is not None:
             mask[self.require(deny, "deny")] = False
+        if where is not None and not isinstance(where, Mapping):
+            raise InputError(f"where: pass column names and what each must be, as a dictionary, not {where!r}.")
         for name, wanted in (where or {}).items():
             mask &= self._matches(name, wanted)
         return mask
 
     def _matches(self, name: str, wanted: Any) -> NDArray[np.bool_]:
+        columns = list(map(str, self.frame.columns))
         if name not in self.frame.columns:
-            near = difflib.get_close_matches(name, list(map(str, self.frame.columns)), n=1)
+            near = difflib.get_close_matches(str(name), columns, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"where: items have no column {name!r}, only {', '.join(self.frame.columns)}.{hint}")
+            raise InputError(f"where: items have no column {name!r}, only {', '.join(columns)}.{hint}")
         column = self.frame[name]
-        if isinstance(wanted, Between):
-            try:
+        try:
+            if isinstance(wanted, Between):
                 inside = column.notna()
                 inside &= True if wanted.low is None else (column >= wanted.low).fillna(False)
                 inside &= True if wanted.high is None else (column <= wanted.high).fillna(False)
-            except TypeError as error:
-                raise InputError(f"where: {name} cannot be compared with {wanted} ({error}).") from error
-            return inside.to_numpy(np.bool_)
-        values = set(wanted) if isinstance(wanted, (set, frozenset, list, tuple)) else {wanted}
-        if isinstance(column.iloc[0], (list, np.ndarray)):
-            return np.fromiter((not values.isdisjoint(row) for row in column), np.bool_, len(self))
-        return column.isin(values).to_numpy(np.bool_)
+                return inside.to_numpy(np.bool_)
+            values = set(wanted) if isinstance(wanted, (set, frozenset, list, tuple)) else {wanted}
+            present = column.dropna()
+            if len(present) and isinstance(present.iloc[0], (list, tuple, set, np.ndarray)):
+                many = (
+                    () if value is None or value is pd.NA or isinstance(value, float) else value for value in column
+                )
+                return np.fromiter((not values.isdisjoint(row) for row in many), np.bool_, len(self))
+            return column.isin(values).to_numpy(np.bool_)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"where: {name} cannot be compared with {wanted!r} ({error}).") from error

@@ -48,7 +48,8 @@ class FusedRetriever:
         config: Method and depth.
 
     Where requests carry a free-text query, only the source named ``SEARCH`` proposes, and the others help to order
-    what it found.
+    what it found. A request on which no source of positive weight has anything to say is ordered by the others,
+    equally: without this, a user without a past would get items in no order where popularity has learned weight 0.
     """
 
     def __init__(self, sources: Mapping[str, Source], weights: Mapping[str, float], config: FusionConfig) -> None:
@@ -106,15 +107,18 @@ class FusedRetriever:
         if requests.queries is not None:
             others = sum(weight for name, weight in named.items() if name != SEARCH)
             named = {**named, SEARCH: self.config.query_weight * (others or 1.0)}
-        weights = np.array(list(named.values()), np.float32)
+        weights = np.tile(np.array(list(named.values()), np.float32), (len(items), 1))
+        # Where every source of any weight is silent, as for a user without a past, the others decide.
+        heard = np.isfinite(by_source).any(axis=1)
+        weights[~(heard & (weights > 0)).any(axis=1)] = 1
         if self.config.method == "weighted":
-            fused: NDArray[np.float32] = standardised(by_source) @ weights
+            fused: NDArray[np.float32] = np.einsum("uks,us->uk", standardised(by_source), weights)
             return fused
         order = np.lexsort((np.broadcast_to(items[:, :, None], by_source.shape), -by_source), axis=1)
         ranks = np.empty_like(order)
         np.put_along_axis(ranks, order, np.arange(1, order.shape[1] + 1)[None, :, None], axis=1)
         reciprocal = np.where(np.isneginf(by_source), 0, 1 / (self.config.rank_constant + ranks))
-        summed: NDArray[np.float32] = (reciprocal @ weights).astype(np.float32)
+        summed: NDArray[np.float32] = np.einsum("uks,us->uk", reciprocal, weights).astype(np.float32)
         return summed
 
 

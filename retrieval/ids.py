@@ -16,6 +16,7 @@ from encoders.errors import ArtifactError, InputError
 
 Ids: TypeAlias = Sequence[Any] | pd.Series | pd.Index
 
+INT64 = np.iinfo(np.int64)
 UNKNOWN = -1  # the position of an id that the map does not hold
 
 
@@ -30,13 +31,15 @@ class IdMap:
     """
 
     def __init__(self, ids: Iterable[object]) -> None:
-        index = ids if isinstance(ids, pd.Index) else pd.Index(list(ids))
-        if index.inferred_type not in ("integer", "string", "empty"):
+        index = _index(ids, "ids")
+        if index.inferred_type not in ("integer", "string", "empty") or index.hasnans:
+            odd = next((value for value in index if not isinstance(value, str)), index[0])
             raise InputError(
-                f"Ids are all integers or all strings, but these are {index.inferred_type} (first: {index[0]!r}). "
+                f"Ids are all integers or all strings, but these are {index.inferred_type} (one is {odd!r}). "
                 "Convert the id column first."
             )
-        self._index = index.astype("int64") if index.dtype.kind in "iu" else index.astype("str")
+        integers = index.inferred_type == "integer"
+        self._index = index.astype("int64" if integers else "str")
         if not self._index.is_unique:
             repeated = self._index[self._index.duplicated()].tolist()[0]
             raise InputError(f"Id {repeated!r} occurs more than once; an id names one thing.")
@@ -54,9 +57,28 @@ class IdMap:
         """Whether the ids are integers (strings otherwise)."""
         return bool(self._index.dtype.kind == "i")
 
-    def positions(self, ids: Ids) -> NDArray[np.int64]:
-        """Where each id stands, ``UNKNOWN`` for an id that the map does not hold."""
-        return self._index.get_indexer(pd.Index(ids)).astype(np.int64)
+    def positions(self, ids: Ids, where: str = "ids") -> NDArray[np.int64]:
+        """Where each id stands, ``UNKNOWN`` for an id that the map does not hold.
+
+        Args:
+            ids: Ids of this map's kind.
+            where: What held them, for the message.
+
+        Raises:
+            InputError: These are no ids, or one is an integer and the map's are strings, or the other way round: it
+                could never be found, so it is a mistake.
+        """
+        index = _index(ids, where)
+        kind = "integer" if self.are_integers else "string"
+        if index.inferred_type not in (kind, "empty") or index.hasnans:
+            odd = next((value for value in index if not _is_of(kind, value)), index[0])
+            raise InputError(f"{where}: ids here are {kind}s, but {odd!r} is none. Use one kind of id throughout.")
+        return self._index.get_indexer(index).astype(np.int64)  # it gives -1, UNKNOWN, for what it does not hold
+
+    def of_kind(self, ids: Ids) -> NDArray[np.bool_]:
+        """Which of these are of this map's kind, so that ``positions`` takes them."""
+        kind = "integer" if self.are_integers else "string"
+        return np.fromiter((_is_of(kind, value) for value in ids), np.bool_, len(ids))
 
     def at(self, positions: NDArray[np.int64]) -> pd.Index:
         """The ids at these positions."""
@@ -67,14 +89,6 @@ class IdMap:
         if not self.are_integers:
             return list(texts)
         return [int(text) if text.lstrip("-").isdigit() else text for text in texts]
-
-    def extended(self, ids: Iterable[object]) -> IdMap:
-        """A map with these new ids after the ones it has."""
-        new = pd.Index(list(ids))
-        if len(self) and (new.dtype.kind in "iu") != self.are_integers:
-            ours, theirs = ("integers", "not") if self.are_integers else ("strings", "not")
-            raise InputError(f"Ids here are {ours}, but {new[0]!r} is {theirs}. Use one kind of id throughout.")
-        return IdMap(self._index.append(new))
 
     def save(self, path: Path) -> None:
         """Write the ids as a one-column Parquet file."""
@@ -89,5 +103,29 @@ class IdMap:
         """
         try:
             return cls(pq.read_table(path, columns=["id"]).column("id").to_pandas())
-        except (pa.ArrowException, KeyError, InputError) as error:
-            raise ArtifactError(f"{path}: not a table of ids ({error}). Save the engine again.") from error
+        except (OSError, pa.ArrowException, KeyError, InputError) as error:
+            reason = " ".join(str(error).split())
+            raise ArtifactError(f"{path}: not a table of ids ({reason}). Save the engine again.") from error
+
+
+def _index(ids: object, where: str) -> pd.Index:
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise InputError(f"{where}: pass a list of ids, also for a single one, instead of {ids!r}.")
+    array = ids if isinstance(ids, (pd.Series, pd.Index, np.ndarray)) else list(ids)
+    try:
+        index = pd.Index(array, tupleize_cols=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: these are no ids ({error}).") from error
+    if isinstance(index, pd.CategoricalIndex):
+        index = index.astype(index.categories.dtype)
+    if index.dtype.kind != "i" and index.inferred_type == "integer":  # wider than 64 bits, or unsigned, or objects
+        widest = max(index, key=abs)
+        if not INT64.min <= widest <= INT64.max:
+            raise InputError(f"{where}: integer ids have 64 bits at most, and {widest} has more. Make strings of them.")
+    return index
+
+
+def _is_of(kind: str, value: object) -> bool:
+    if kind == "string":
+        return isinstance(value, str)
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -23,47 +23,51 @@ class Interactions:
     histories: Histories
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, catalogue: Catalogue, users: Ids | None = None) -> Interactions:
+    def from_frame(
+        cls, frame: pd.DataFrame, catalogue: Catalogue, users: Ids | None = None, name: str = "interactions"
+    ) -> Interactions:
         """Group a table of ``user_id, item_id, weight, datetime`` by user.
 
         Args:
             frame: One row per event. Equal times keep the order of the rows.
             catalogue: The items; each event's item must be one of them.
             users: The users to have a row each, in this order (default: those of the table, in order of first event).
+            name: What messages call the table.
 
         Raises:
             InputError: A column is missing, a value is missing or not finite, a weight is not positive, an item is
                 unknown, or a user of the table is not among ``users``.
         """
-        missing = [name for name in COLUMNS if name not in frame.columns]
+        missing = [column for column in COLUMNS if column not in frame.columns]
         if missing:
             raise InputError(
-                f"interactions: no column {missing[0]!r}; the columns are {', '.join(map(str, frame.columns))}. "
+                f"{name}: no column {missing[0]!r}; the columns are {', '.join(map(str, frame.columns))}. "
                 f"Needed are {', '.join(COLUMNS)}."
             )
-        weights = pd.to_numeric(frame["weight"], errors="coerce").to_numpy(np.float64)
+        if frame.empty and users is None:
+            raise InputError(f"{name}: the table has no rows, so there is nothing to learn from.")
+        weights = pd.to_numeric(frame["weight"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         bad = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
         if len(bad):
             raise InputError(
-                f"interactions: {len(bad)} of {len(frame)} weights are not finite positive numbers (first: "
+                f"{name}: {len(bad)} of {len(frame)} weights are not finite positive numbers (first: "
                 f"{frame['weight'].iloc[bad[0]]!r} in row {bad[0]}). Leave those rows out; a dislike is feedback."
             )
-        for name in ("user_id", "datetime"):
-            if frame[name].isna().any():
-                row = int(frame[name].isna().to_numpy().argmax())
-                raise InputError(f"interactions: {name} is missing in row {row}. Fill it in or leave the row out.")
+        for column in ("user_id", "datetime"):
+            if frame[column].isna().any():
+                row = int(frame[column].isna().to_numpy().argmax())
+                raise InputError(f"{name}: {column} is missing in row {row}. Fill it in or leave the row out.")
         if not pd.api.types.is_datetime64_any_dtype(frame["datetime"]):
             raise InputError(
-                f"interactions: column 'datetime' holds {frame['datetime'].dtype}, not datetimes. "
+                f"{name}: column 'datetime' holds {frame['datetime'].dtype}, not datetimes. "
                 "Convert it, or read the file with ranker.data.read_interactions."
             )
-        items = catalogue.require(frame["item_id"], "interactions")
+        items = catalogue.require(frame["item_id"], name)
         id_map = IdMap(pd.unique(frame["user_id"]) if users is None else users)
-        rows = id_map.positions(frame["user_id"])
+        rows = id_map.positions(frame["user_id"], f"{name}: user_id")
         if (rows < 0).any():
-            raise InputError(
-                f"interactions: user {frame['user_id'].iloc[int((rows < 0).argmax())]!r} was not asked for."
-            )
+            stranger = frame["user_id"].iloc[int((rows < 0).argmax())]
+            raise InputError(f"{name}: user {stranger!r} is not among the {len(id_map)} users asked for.")
         times = microseconds(frame["datetime"])
         return cls(id_map, Histories.from_rows(rows, items, weights.astype(np.float32), times, len(id_map)))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import InputError
 from retrieval.als import AlsRetriever
-from retrieval.candidates import Source, top_k
+from retrieval.candidates import BLOCK_SCORES, NO_ITEM, Source, top_k
 from retrieval.text import TextRetriever
 
 
@@ -26,17 +27,34 @@ def similar_items(
     Raises:
         InputError: No source holds item vectors.
     """
-    spaces: list[NDArray[np.float32]] = []
-    for source in sources.values():
-        if isinstance(source, AlsRetriever):
-            norms = np.linalg.norm(source.item_factors, axis=1, keepdims=True)
-            spaces.append(source.item_factors / np.maximum(norms, 1e-12))
-        elif isinstance(source, TextRetriever):
-            spaces.append(source.vectors)
+    spaces = [space for source in sources.values() if (space := _space(source)) is not None]
     if not spaces:
         raise InputError(f"Similar items need the als or the text source, but this engine has {', '.join(sources)}.")
-    scores = np.zeros((len(items), len(spaces[0])), np.float32)
-    for vectors in spaces:
-        scores += vectors[items] @ vectors.T / len(spaces)
-    scores[np.arange(len(items)), items] = -np.inf
-    return top_k(scores, k)
+    n_items = len(spaces[0].vectors)
+    found = np.full((len(items), k), NO_ITEM, np.int64)
+    scores = np.full((len(items), k), -np.inf, np.float32)
+    block = max(1, BLOCK_SCORES // n_items)
+    for start in range(0, len(items), block):
+        asked = items[start : start + block]
+        cosines = np.zeros((len(asked), n_items), np.float32)
+        for space in spaces:
+            cosines += space.vectors[asked] @ space.vectors.T / (space.lengths[asked, None] * space.lengths)
+        cosines /= len(spaces)
+        cosines[np.arange(len(asked)), asked] = -np.inf
+        found[start : start + block], scores[start : start + block] = top_k(cosines, k)
+    return found, scores
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Space:
+    vectors: NDArray[np.float32]  # (I, d)
+    lengths: NDArray[np.float32]  # (I,) of the vectors, above 0
+
+
+def _space(source: Source) -> _Space | None:
+    if isinstance(source, AlsRetriever):
+        lengths = np.sqrt(np.einsum("id,id->i", source.item_factors, source.item_factors))
+        return _Space(source.item_factors, np.maximum(lengths, 1e-12))
+    if isinstance(source, TextRetriever):
+        return _Space(source.vectors, np.ones(len(source.vectors), np.float32))
+    return None

@@ -76,7 +76,7 @@ def evaluate(engine: Engine, test: pd.DataFrame, *, cutoffs: Sequence[int] = (5,
         raise InputError(f"cutoffs are {tuple(cutoffs)}; the summary is taken at 10, so include it.")
     users, histories, relevant = _judged(engine, test)
     everything = np.ones(len(engine.catalogue), np.bool_)
-    k = min(max(cutoffs), len(engine.catalogue))
+    k = max(cutoffs)  # lists are filled up with NO_ITEM where the catalogue is smaller
     lists: dict[str, list[NDArray[np.int64]]] = {}
     for _, requests in Requests(histories, everything).blocks():
         candidates = engine.retriever.retrieve(requests, max(k, engine.config.rerank.depth))

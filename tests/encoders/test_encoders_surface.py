@@ -21,6 +21,7 @@ def test_the_public_names_are_these():
         "TextEncoderConfig",
         "export_pair_cross_encoder",
         "export_text_encoder",
+        "is_export",
         "open_session",
     ]
     assert all(hasattr(encoders, name) for name in encoders.__all__)

@@ -53,3 +53,31 @@ def test_a_missing_value_passes_no_range():
 def test_unusable_tables_are_refused(items, message):
     with pytest.raises(InputError, match=message):
         Catalogue(items)
+
+
+@pytest.mark.parametrize("name", ["title", "text"])
+def test_a_title_or_text_that_is_no_string_is_named(name):
+    items = pd.DataFrame({"item_id": [1, 2, 3], "title": "t", "text": "t"})
+    items[name] = ["a", None, 5]
+    with pytest.raises(InputError, match=f"2 of 3 values of '{name}' are no strings .first: .* in row 1"):
+        Catalogue(items)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set])
+def test_items_without_a_list_of_attributes_match_none_of_them(kind):
+    items = pd.DataFrame({"item_id": [1, 2, 3], "title": "t", "text": "t", "genres": [None, kind("ab"), kind("c")]})
+    assert passing(Catalogue(items), where={"genres": "a"}) == {2}
+    assert passing(Catalogue(items), where={"genres": ["a", "c"]}) == {2, 3}
+
+
+@pytest.mark.parametrize("where", [{"year": {"from": 1960}}, {"year": [[1960]]}, {"genres": Between(1, 2)}])
+def test_a_filter_that_cannot_be_one_is_named(catalogue, where):
+    with pytest.raises(InputError, match=rf"^where: {next(iter(where))} cannot be compared with"):
+        catalogue.allowed(where=where)
+
+
+def test_ids_of_another_kind_are_no_ids_of_items(catalogue):
+    with pytest.raises(InputError, match=r"^allow: ids here are strings, but 3 is none"):
+        catalogue.allowed(allow=["i3", 3])
+    with pytest.raises(InputError, match=r"^deny: pass a list of ids"):
+        catalogue.allowed(deny="i3")

@@ -104,3 +104,16 @@ def test_a_query_without_the_text_source_is_refused():
     fused = FusedRetriever({"als": Table([1, 2])}, {"als": 1.0}, FusionConfig())
     with pytest.raises(InputError, match="needs the source 'text'"):
         fused.retrieve(ask(2, queries=np.ones((1, 2), np.float32)), 1)
+
+
+@pytest.mark.parametrize("method", ["weighted", "rrf"])
+def test_where_weighted_sources_are_silent_the_others_decide(method):
+    sources = {"als": Table([-np.inf] * 4), "popularity": Table([1, 4, 2, 3])}
+    fused = FusedRetriever(sources, {"als": 1.0, "popularity": 0.0}, FusionConfig(method, depth=4))
+    assert fused.retrieve(ask(4), 4).items[0].tolist() == [1, 3, 2, 0]
+
+
+def test_a_source_of_no_weight_is_not_heard_where_others_speak():
+    sources = {"als": Table([3, 2, 1, 0]), "popularity": Table([1, 4, 2, 3])}
+    fused = FusedRetriever(sources, {"als": 1.0, "popularity": 0.0}, FusionConfig(depth=4))
+    assert fused.retrieve(ask(4), 4).items[0].tolist() == [0, 1, 2, 3]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sources import build
 from tests_support import same_ranking
 
 from encoders.errors import ArtifactError
@@ -105,8 +106,6 @@ def test_a_damaged_file_is_named(source, tmp_path):
 
 
 def test_a_query_is_answered_by_text_alone_and_ordered_by_all(vectors, requests_, histories):
-    from conftest import build
-
     fused = build("fused", histories, vectors)
     queries = vectors[np.arange(len(requests_)) % len(vectors)]
     asked = Requests(histories, requests_.allowed, queries=queries)

@@ -1,0 +1,83 @@
+"""What callers pass to an engine, checked: every mistake is one line that names the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from encoders.errors import InputError
+from retrieval.catalogue import Catalogue
+from retrieval.histories import Histories
+from retrieval.ids import Ids
+from retrieval.interactions import Interactions
+
+OnUnknown = Literal["popular", "raise"]
+
+
+def check_k(k: int, most: int, n_items: int) -> None:
+    """Raise InputError unless ``k`` is an integer from 1 to ``most``."""
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 1 <= k <= most:
+        raise InputError(f"k = {k!r}, but it must be an integer from 1 to {most}: the catalogue has {n_items} items.")
+
+
+def check_on_unknown(on_unknown: OnUnknown) -> None:
+    """Raise InputError unless this is one of the two choices."""
+    if on_unknown not in get_args(OnUnknown):
+        raise InputError(f"on_unknown = {on_unknown!r}, but it must be one of {', '.join(get_args(OnUnknown))}.")
+
+
+def listed(user_ids: Ids) -> list[Any]:
+    """The users as a list.
+
+    Raises:
+        InputError: This is no list of ids, it is empty, or an id occurs twice.
+    """
+    if isinstance(user_ids, (str, bytes)) or not hasattr(user_ids, "__len__"):
+        raise InputError(f"user_ids = {user_ids!r}: pass a list of ids, also for one user.")
+    ids = list(user_ids)
+    if not ids:
+        raise InputError("user_ids is empty; pass at least one user.")
+    try:
+        repeated = len(ids) - len(set(ids))
+    except TypeError as error:
+        raise InputError(f"user_ids holds what is no id ({error}); pass integers or strings.") from error
+    if repeated:
+        raise InputError(f"user_ids holds {repeated} ids twice; pass each user once.")
+    return ids
+
+
+def given_histories(
+    user_ids: Ids | None, history: pd.DataFrame, catalogue: Catalogue
+) -> tuple[Sequence[Any], Histories]:
+    """The users of a table ``user_id, item_id`` and optionally ``weight, datetime``, and what they did by it.
+
+    Raises:
+        InputError: The table cannot be used, or holds users who are not asked for.
+    """
+    if not isinstance(history, pd.DataFrame):
+        raise InputError(f"history: pass a DataFrame with user_id and item_id, not a {type(history).__name__}.")
+    for name in ("user_id", "item_id"):
+        if name not in history.columns:
+            raise InputError(f"history: no column {name!r}; the columns are {', '.join(map(str, history.columns))}.")
+    ids = listed(history["user_id"].unique().tolist() if user_ids is None else user_ids)
+    table = history.assign(weight=history.get("weight", 1.0), datetime=history.get("datetime", pd.Timestamp(0)))
+    return ids, Interactions.from_frame(table, catalogue, ids, "history").histories
+
+
+def query_texts(query: str | Sequence[str], n_users: int) -> tuple[str, ...]:
+    """One query for each user.
+
+    Raises:
+        InputError: This is neither one text nor one for each user, or a text is empty.
+    """
+    if not isinstance(query, (str, Sequence, np.ndarray, pd.Series)):
+        raise InputError(f"query = {query!r}: pass one text for all users, or a list with one for each.")
+    texts = (query,) * n_users if isinstance(query, str) else tuple(query)
+    if len(texts) != n_users or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise InputError(
+            f"query: {len(texts)} texts for {n_users} users; pass one for all, or one each, none of them empty."
+        )
+    return texts

@@ -1,0 +1,74 @@
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tiny_engine
+import torch
+
+import ranker
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return tiny_engine.checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def fitted(checkpoint):
+    """A fitted engine that no test may give feedback to or save."""
+    return ranker.fit(tiny_engine.interactions(), tiny_engine.items(), tiny_engine.config(checkpoint), progress=False)
+
+
+@pytest.fixture(scope="session")
+def saved(checkpoint, tmp_path_factory):
+    """A folder that holds the same engine; no test may write to it."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    ranker.fit(tiny_engine.interactions(), tiny_engine.items(), tiny_engine.config(checkpoint), progress=False).save(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture
+def model(saved, tmp_path):
+    """A saved engine of the test's own."""
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+@pytest.fixture
+def engine(model):
+    """An engine of the test's own, loaded from ``model``."""
+    return ranker.load(model)
+
+
+@pytest.fixture
+def read_only():
+    """A context in which a copy of a folder cannot be written, not even by root."""
+
+    @contextmanager
+    def context(source):
+        with tempfile.TemporaryDirectory() as parent:
+            os.chmod(parent, 0o755)
+            folder = shutil.copytree(source, Path(parent) / "mount")
+            for path in [folder, *folder.rglob("*")]:
+                path.chmod(0o555 if path.is_dir() else 0o444)
+            root = os.geteuid() == 0
+            if root:
+                os.seteuid(65534)  # root may write anywhere
+            try:
+                yield folder
+            finally:
+                if root:
+                    os.seteuid(0)
+                for path in [folder, *folder.rglob("*")]:
+                    path.chmod(0o755)
+
+    return context

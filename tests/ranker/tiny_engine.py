@@ -1,0 +1,79 @@
+"""A made-up site small enough to fit an engine on in seconds: four tastes, and users who mostly keep to one."""
+
+import numpy as np
+import pandas as pd
+import torch
+from tiny_models import bert_config, save_checkpoint, wordpiece_tokenizer
+from transformers import BertModel
+
+from encoders import PairCrossEncoderConfig, TextEncoderConfig
+from ranker import EngineConfig
+from ranker.config import RerankConfig, TrainingConfig
+from retrieval.als import AlsConfig
+from retrieval.fusion import FusionConfig
+
+N_USERS, N_ITEMS = 40, 60
+TASTES = (("robot", "war", "city"), ("cat", "love", "summer"), ("river", "old", "story"), ("dog", "winter", "night"))
+START = pd.Timestamp("2024-01-01")
+
+
+def taste(n: int) -> int:
+    return n % len(TASTES)
+
+
+def items() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    texts = [" ".join(rng.choice(TASTES[taste(n)], 4)) + f" {n}" for n in range(N_ITEMS)]
+    return pd.DataFrame(
+        {
+            "item_id": [f"i{n}" for n in range(N_ITEMS)],
+            "title": [" ".join(text.split()[:2]) for text in texts],
+            "text": texts,
+            "year": [1960 + n for n in range(N_ITEMS)],
+            "genres": [[f"g{taste(n)}", "any"] for n in range(N_ITEMS)],
+        }
+    )
+
+
+def interactions() -> pd.DataFrame:
+    """Ten different items a user, eight of them of the user's own taste; user ids are integers from 100."""
+    rng = np.random.default_rng(2)
+    rows = []
+    for user in range(N_USERS):
+        own = [n for n in range(N_ITEMS) if taste(n) == taste(user)]
+        others = [n for n in range(N_ITEMS) if taste(n) != taste(user)]
+        chosen = [*rng.permutation(own)[:8], *rng.permutation(others)[:2]]
+        for place, item in enumerate(rng.permutation(chosen)):
+            rows.append((100 + user, f"i{item}", 1.0, START + pd.Timedelta(hours=int(100 * place + user))))
+    return pd.DataFrame(rows, columns=["user_id", "item_id", "weight", "datetime"])
+
+
+def checkpoint(folder):
+    torch.manual_seed(0)
+    return save_checkpoint(folder, BertModel(bert_config()), wordpiece_tokenizer())
+
+
+def config(folder, **changes) -> EngineConfig:
+    training = TrainingConfig(
+        holdout=2, negatives=3, epochs=2, batch_size=16, learning_rate=1e-3, evaluations_per_epoch=1
+    )
+    settings = {
+        "checkpoint": str(folder),
+        "encoder": TextEncoderConfig(max_tokens=32, batch_size=16, device="cpu"),
+        "als": AlsConfig(factors=8, iterations=5, regularization=1.0, alpha=1.0),
+        "fusion": FusionConfig(depth=15),
+        "rerank": RerankConfig(
+            checkpoint=str(folder),
+            model=PairCrossEncoderConfig(max_tokens=48, batch_size=16, layers=1, device="cpu"),
+            depth=8,
+            context_items=3,
+            training=training,
+        ),
+    }
+    return EngineConfig(**(settings | changes))
+
+
+def events(*rows: tuple, **columns) -> pd.DataFrame:
+    """Feedback from (event id, user, item, kind) rows, all at one time after the log, without a value."""
+    table = pd.DataFrame(rows, columns=["event_id", "user_id", "item_id", "kind"])
+    return table.assign(value=np.nan, datetime=START + pd.Timedelta(days=100)).assign(**columns)

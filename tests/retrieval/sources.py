@@ -1,0 +1,34 @@
+"""Candidate sources of every kind, made from the same histories and vectors."""
+
+import numpy as np
+
+from retrieval.als import AlsConfig, AlsRetriever
+from retrieval.fusion import FusedRetriever, FusionConfig
+from retrieval.histories import Histories
+from retrieval.index import IndexConfig
+from retrieval.popularity import PopularityConfig, PopularityRetriever
+from retrieval.text import TextConfig, TextRetriever
+
+N_ITEMS = 60
+SOURCES = ["als", "als-recent", "text", "text-hnsw", "text-ivf", "popularity", "fused", "fused-rrf"]
+
+
+def build(name: str, histories: Histories, vectors: np.ndarray):
+    als = AlsConfig(factors=6, iterations=3, half_life=None)
+    text = lambda kind: TextConfig(index=IndexConfig(kind=kind, min_recall=0.9))  # noqa: E731
+    match name:
+        case "als":
+            return AlsRetriever.fit(histories, N_ITEMS, als, seed=0)
+        case "als-recent":
+            return AlsRetriever.fit(histories, N_ITEMS, AlsConfig(factors=6, iterations=3, half_life=2.0), seed=0)
+        case "text":
+            return TextRetriever.fit(vectors, text("flat"), seed=0)
+        case "text-hnsw":
+            return TextRetriever.fit(vectors, text("hnsw"), seed=0)
+        case "text-ivf":
+            return TextRetriever.fit(vectors, text("ivf"), seed=0)
+        case "popularity":
+            return PopularityRetriever.fit(histories, N_ITEMS, PopularityConfig())
+    sources = {part: build(part, histories, vectors) for part in ("als", "text", "popularity")}
+    method = "rrf" if name == "fused-rrf" else "weighted"
+    return FusedRetriever(sources, {"als": 1.0, "text": 0.5, "popularity": 0.25}, FusionConfig(method, depth=20))
