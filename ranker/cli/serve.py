@@ -57,6 +57,7 @@ def recommend(
         ranker recommend model 42 7 -k 5 --where year=1990..1999 --query "a heist in Paris"
     """
     from encoders.errors import InputError
+    from retrieval.ids import IdMap
 
     output: Output = ctx.obj
     if not user_ids and history is None:
@@ -64,8 +65,9 @@ def recommend(
     check_writable(out)
     events = None if history is None else read_events(history)
     with loaded(model) as engine:
+        known = engine.users.base.users if events is None else IdMap(events["user_id"].unique())
         found = engine.recommend(
-            engine.users.base.users.parse(user_ids) if user_ids else None,
+            known.parse(user_ids) if user_ids else None,
             k,
             history=events,
             query=query,

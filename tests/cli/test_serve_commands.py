@@ -65,6 +65,12 @@ def test_recommend_takes_a_history_in_place_of_what_it_knows(
     assert {row["user_id"] for row in done.json["recommendations"]} == {"new", "other"}
 
 
+def test_users_of_a_history_are_named_as_the_history_names_them(model: Path, tmp_path: Path, ranker: Run) -> None:
+    pd.DataFrame({"user_id": ["07", "x"], "item_id": [4, 9]}).to_csv(tmp_path / "history.csv", index=False)
+    done = ranker("recommend", model, "x", "07", "-k", "1", "--history", tmp_path / "history.csv", "--json")
+    assert [row["user_id"] for row in done.json["recommendations"]] == ["x", "07"]
+
+
 @pytest.mark.parametrize(
     ("suffix", "read"),
     [("parquet", pd.read_parquet), ("csv", pd.read_csv), ("tsv", lambda p: pd.read_csv(p, sep="\t"))],
