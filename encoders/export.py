@@ -4,17 +4,18 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import onnx
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from encoders.batching import TextTokenizer
+from encoders.batching import TextTokenizer, TokenBatch
+from encoders.calibration import measure_channels
 from encoders.checkpoint import file_sha256
 from encoders.errors import ExportError, InputError
 from encoders.gate import RankingGate, RetrievalGate, Verdict
@@ -36,6 +37,10 @@ from encoders.tasks import RankingTask, RetrievalTask
 from encoders.text import TextEncoder
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CALIBRATION_ROWS = 512  # texts or pairs on which the channels are measured for int8
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -97,7 +102,8 @@ def export_text_encoder(
             draft / "traced",
         )
         fused = fuse(draft / "traced", encoder.model.config)
-        return _export(fused, "text_encoder", encoder.dim, encoder.tokens, judge, draft, config)
+        sample = encoder.tokens.text_batches(_sample(task.documents))
+        return _export(fused, "text_encoder", encoder.dim, encoder.tokens, sample, judge, draft, config)
 
 
 def export_pair_cross_encoder(
@@ -129,7 +135,8 @@ def export_pair_cross_encoder(
     with _replaced(Path(folder)) as draft:
         trace(PairLogit(cross_encoder.model), cross_encoder.inputs, "logit", draft / "traced")
         fused = fuse(draft / "traced", cross_encoder.model.config)
-        return _export(fused, "pair_cross_encoder", 1, cross_encoder.tokens, judge, draft, config)
+        sample = cross_encoder.tokens.pair_batches(_sample(task.pairs))
+        return _export(fused, "pair_cross_encoder", 1, cross_encoder.tokens, sample, judge, draft, config)
 
 
 def _export(
@@ -137,17 +144,19 @@ def _export(
     kind: Literal["text_encoder", "pair_cross_encoder"],
     dim: int,
     tokens: TextTokenizer,
+    sample: Iterable[TokenBatch],
     judge: Callable[[OnnxSession, ExportManifest], Verdict],
     draft: Path,
     config: ExportConfig,
 ) -> ExportReport:
     (draft / "traced").unlink()
     tokens.save(str(draft / TOKENIZER))
+    channels = measure_channels(fused, sample) if "int8" in config.order else {}
     full_size = fused.ByteSize()
     tried: list[PrecisionReport] = []
     for precision in config.order:
         path = draft / MODEL
-        onnx.save(at_precision(fused, precision), str(path))
+        onnx.save(at_precision(fused, precision, channels), str(path))
 
         def manifest(report: ExportReport, path: Path = path) -> ExportManifest:
             hashes = {name: file_sha256(draft / name) for name in (MODEL, TOKENIZER)}
@@ -169,6 +178,11 @@ def _export(
         f"No precision kept within {config.tolerance:.1%} of the original: {figures}. "
         "Allow fp32, raise the tolerance, or judge on more queries."
     )
+
+
+def _sample(rows: Sequence[T]) -> Sequence[T]:
+    """At most CALIBRATION_ROWS rows, evenly spaced."""
+    return rows[:: -(-len(rows) // CALIBRATION_ROWS)]
 
 
 @contextmanager

@@ -1,180 +1,250 @@
 """Quantization: a fused float32 graph at the precision that is asked for.
 
-int8 here means 8-bit weights and 8-bit activations in every product with a weight matrix, and 8-bit rows in
-the embedding tables; layer norms, softmax and the products inside attention stay float32.
-Activations are quantized symmetrically with one scale per token, measured as it passes (Yao et al.,
-ZeroQuant, 2022), where ONNX Runtime's own dynamic quantization takes one scale over the whole batch: there, an answer
-depends on the texts that happen to share its batch. Nothing is calibrated, so nothing can drift.
+int8 means 8-bit weights and 8-bit activations in every product with a weight matrix, and 8-bit rows in the
+embedding tables; layer norms, softmax and the products inside attention stay float32. Four things keep it
+close to the original (docs/quantization.md has the measurements):
+
+- Activations get one scale per token, measured as it passes (Yao et al., ZeroQuant, 2022). ONNX Runtime's own
+  dynamic quantization takes one scale over the whole batch: there, an answer depends on its batch mates.
+- The output of a layer norm is centred per channel and divided by the square root of the channel's deviation
+  before it is quantized; the next weights are multiplied back (Xiao et al., SmoothQuant, 2023; Wei et al.,
+  Outlier Suppression+, 2023). The centre times the float weights goes to the bias, unquantized.
+- The output of a GELU or a ReLU, which hardly goes below zero, gets the 8 bits above zero.
+- Weights fill 8 bits as far as no two neighbours of a column exceed 128 together. AVX2 without VNNI adds
+  products of neighbours in 16 bits that saturate; so bounded, 255 * 128 < 2 ** 15 never does, and every x86
+  processor gives the same integers.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from encoders.calibration import Channels
+from encoders.graph import MICROSOFT
 
 Precision = Literal["int8", "fp16", "fp32"]
 
-MICROSOFT = "com.microsoft"
-ZERO_POINT = 128  # of uint8 activations, which the fastest x86 kernels take against int8 weights
-ACTIVATION_STEPS = 127  # either side of zero
-WEIGHT_STEPS = 63  # 7 bits: two products of 8 by 7 bits never saturate the 16-bit sums of AVX2's vpmaddubsw
-TABLE_STEPS = 127
-SMALL_TABLE_ROWS = 1024  # position and type tables are not worth two more operators
+LEVELS = 255
+MIDDLE = 128  # zero point of activations that go both ways
+NEIGHBOURS = 127  # bound of two neighbouring weights before rounding, which may add one
+SMALLEST = np.float32(1e-12)  # a row of zeros has a scale, too
+SMALL_TABLE_ROWS = 1024  # tables of positions and types are not worth two more operators
+FEW_COLUMNS = 8  # a head with one label stays float32
+
+# operators whose output has a floor, and the zero point that suits it: GELU's minimum is -0.17
+FLOORS = {"BiasGelu": (0.17, 20), "Gelu": (0.17, 20), "FastGelu": (0.17, 20), "Relu": (0.0, 0)}
 
 
-def at_precision(fused: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
-    """A copy of a fused graph at a precision; its inputs and outputs keep their types.
+def at_precision(fused: onnx.ModelProto, precision: Precision, channels: Mapping[str, Channels]) -> onnx.ModelProto:
+    """A graph at a precision; its inputs and outputs keep their types, and the given graph is left unchanged.
 
     Args:
         fused: as `graph.fuse` gives it.
         precision: fp32 is the graph itself; fp16 has half-precision weights and arithmetic, for GPUs; int8 is
             described at the top of this module.
+        channels: of the outputs of layer norms, by name; int8 needs them.
     """
     if precision == "fp32":
         return fused
     model = copy.deepcopy(fused)
     if precision == "fp16":
-        converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
-        return converted
-    return Int8Graph(model).quantize()
+        half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+        return half
+    return Int8Graph(model, channels).quantize()
+
+
+def neighbour_bounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize columns so that neighbours (rows 2i and 2i + 1) are at most 128 together.
+
+    Args:
+        weight: (K, N).
+
+    Returns:
+        (K, N) steps and the (N,) column scales that they are multiplied with.
+    """
+    sizes = np.abs(weight)
+    if len(sizes) % 2:
+        sizes = np.concatenate([sizes, np.zeros_like(sizes[:1])])
+    together = sizes[0::2] + sizes[1::2]
+    scales = np.maximum(together.max(0) / NEIGHBOURS, SMALLEST).astype(np.float32)
+    return np.rint(weight / scales).astype(np.int8), scales
 
 
 class Int8Graph:
-    """Rewrites a graph node by node, from float products to 8-bit ones."""
+    """Rewrites a graph node by node, from float32 products to 8-bit ones."""
 
-    def __init__(self, model: onnx.ModelProto):
+    quantize_weight = staticmethod(neighbour_bounded)
+
+    def __init__(self, model: onnx.ModelProto, channels: Mapping[str, Channels]):
         self.model = model
-        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.channels = channels
+        self.floats = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.makers = {name: node.op_type for node in model.graph.node for name in node.output}
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
 
     def quantize(self) -> onnx.ModelProto:
         """Rewrite every product with a weight matrix and every lookup in a large table."""
+        rewrites = {
+            "MatMul": self._matmul,
+            "Gemm": self._gemm,
+            "Attention": self._attention,
+            "Gather": self._lookup,
+        }
         for node in self.model.graph.node:
-            if node.op_type == "MatMul" and self._is_matrix(node.input[1]):
-                self._product(node.input[0], self._array(node.input[1]), node.output[0], node.output[0])
-            elif node.op_type == "Gemm" and self._is_plain_gemm(node):
-                self._gemm(node)
-            elif node.op_type == "Attention" and self._is_matrix(node.input[1]):
-                self._attention(node)
-            elif node.op_type == "Gather" and self._is_table(node):
-                self._lookup(node)
-            else:
+            rewrite = rewrites.get(node.op_type)
+            if rewrite is None or not rewrite(node, _attributes(node)):
                 self.nodes.append(node)
         graph = self.model.graph
         used = {name for node in self.nodes for name in node.input}
         kept = [tensor for tensor in graph.initializer if tensor.name in used]
-        del graph.node[:], graph.initializer[:]
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self.nodes)
         graph.initializer.extend([*kept, *self.added.values()])
-        del graph.value_info[:]
-        if not any(entry.domain == MICROSOFT for entry in self.model.opset_import):
-            self.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
         return self.model
 
-    def _product(self, left: str, weight: NDArray[np.float32], output: str, name: str) -> None:
-        """Left (…, K) @ weight (K, N) with one scale per row of left and one per column of weight."""
-        steps, scales = _quantize(weight, WEIGHT_STEPS, axis=0)
-        rows = self._add("Reshape", [left, self._constant("rows_shape", np.array([-1, len(weight)]))], name, "rows")
-        sizes = self._add("Abs", [rows], name, "abs")
-        peak = self._add("ReduceMax", [sizes], name, "peak", axes=[1], keepdims=1)
-        floor = self._constant("peak_floor", np.array(1e-12, dtype=np.float32))  # a row of zeros has a scale, too
-        peak = self._add("Max", [peak, floor], name, "safe_peak")
-        step = self._constant("activation_step", np.array(1 / ACTIVATION_STEPS, dtype=np.float32))
-        scale = self._add("Mul", [peak, step], name, "scale")
-        flat = self._add("Squeeze", [scale, self._constant("axis_1", np.array([1]))], name, "flat_scale")
-        count = self._add("Shape", [flat], name, "count")
-        zero_points = self._add(
-            "ConstantOfShape", [count], name, "zero_points",
-            value=helper.make_tensor("value", onnx.TensorProto.UINT8, [1], [ZERO_POINT]),
-        )  # fmt: skip
-        levels = self._add("QuantizeLinear", [rows, flat, zero_points], name, "levels", axis=0)
-        product = self._add(
-            "MatMulIntegerToFloat",
-            [
-                levels,
-                self._constant(f"{name}_weight", steps),
-                self._constant("unit_scale", np.array(1.0, dtype=np.float32)),
-                self._constant(f"{name}_weight_scale", scales),
-                self._constant("zero_point", np.array(ZERO_POINT, dtype=np.uint8)),
-            ],
-            name,
-            "product",
-            domain=MICROSOFT,
-        )
-        scaled = self._add("Mul", [product, scale], name, "scaled")
-        shape = self._add("Shape", [left], name, "shape")
-        ends = [self._constant(f"index_{at}", np.array([at])) for at in (0, -1)]
-        outer = self._add("Slice", [shape, *ends], name, "outer")
-        width = self._constant(f"width_{weight.shape[1]}", np.array([weight.shape[1]]))
-        target = self._add("Concat", [outer, width], name, "target", axis=0)
-        self.nodes.append(helper.make_node("Reshape", [scaled, target], [output], name=f"{name}_reshaped"))
-
-    def _gemm(self, node: onnx.NodeProto) -> None:
-        settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-        weight = self._array(node.input[1])
-        product = f"{node.output[0]}_unbiased"
-        self._product(node.input[0], weight.T if settings.get("transB") else weight, product, node.output[0])
-        self.nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]]))
-
-    def _attention(self, node: onnx.NodeProto) -> None:
-        """Attention with its weights inside → one 8-bit product, and attention over its three parts."""
-        settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    def _matmul(self, node: onnx.NodeProto, settings: dict[str, Any]) -> bool:
+        if not self._is_weight(node.input[1]):
+            return False
         name = node.output[0]
-        self._product(node.input[0], self._array(node.input[1]), f"{name}_qkv", f"{name}_qkv")
+        shift = self._product(node.input[0], self._array(node.input[1]), name)
+        if shift.any():
+            self._shift(name, shift)
+        return True
+
+    def _gemm(self, node: onnx.NodeProto, settings: dict[str, Any]) -> bool:
+        plain = settings.get("alpha", 1.0) == settings.get("beta", 1.0) == 1.0 and not settings.get("transA")
+        if not plain or not self._is_weight(node.input[1]) or node.input[2] not in self.floats:
+            return False
+        name, weight = node.output[0], self._array(node.input[1])
+        shift = self._product(node.input[0], weight.T if settings.get("transB") else weight, f"{name}_product")
+        bias = self._constant(f"{name}_bias", self._array(node.input[2]) + shift)
+        self._emit("Add", [f"{name}_product", bias], name)
+        return True
+
+    def _attention(self, node: onnx.NodeProto, settings: dict[str, Any]) -> bool:
+        """Attention with its weights inside → one 8-bit product, and attention over its three parts."""
+        if not self._is_weight(node.input[1]) or any(node.input[4:]):
+            return False  # with a cache or a mask of its own, it stays float32
+        name = node.output[0]
+        shift = self._product(node.input[0], self._array(node.input[1]), f"{name}_qkv")
+        bias = self._constant(f"{name}_bias", self._array(node.input[2]) + shift)
         parts = [f"{name}_{part}" for part in ("query", "key", "value")]
         self.nodes.append(helper.make_node("Split", [f"{name}_qkv"], parts, axis=-1))
         mask = node.input[3] if len(node.input) > 3 else ""
-        kept = {key: settings[key] for key in ("num_heads", "scale", "mask_filter_value") if key in settings}
-        if settings.get("unidirectional"):
-            kept["unidirectional"] = 1
-        self.nodes.append(
-            helper.make_node("MultiHeadAttention", [*parts, node.input[2], mask], [name], domain=MICROSOFT, **kept)
-        )
+        kept = ("num_heads", "scale", "mask_filter_value", "unidirectional")
+        kept_settings = {key: settings[key] for key in kept if key in settings}
+        self._emit("MultiHeadAttention", [*parts, bias, mask], name, MICROSOFT, **kept_settings)
+        return True
 
-    def _lookup(self, node: onnx.NodeProto) -> None:
+    def _lookup(self, node: onnx.NodeProto, settings: dict[str, Any]) -> bool:
         """A table's rows as 8-bit steps, and one scale per row."""
+        table, ids = node.input
+        if table not in self.floats or len(self.floats[table].dims) != 2 or settings.get("axis", 0) != 0:
+            return False
+        rows = self._array(table)
+        if len(rows) <= SMALL_TABLE_ROWS:
+            return False
         name = node.output[0]
-        steps, scales = _quantize(self._array(node.input[0]), TABLE_STEPS, axis=1)
-        table = self._constant(f"{node.input[0]}_steps", steps)
-        column = self._constant(f"{node.input[0]}_scales", scales[:, None])
-        row = self._add("Cast", [self._add("Gather", [table, node.input[1]], name, "steps")], name, "row", to=1)
-        scale = self._add("Gather", [column, node.input[1]], name, "scale")
-        self.nodes.append(helper.make_node("Mul", [row, scale], [name]))
+        scales = np.maximum(np.abs(rows).max(1, keepdims=True) / 127, SMALLEST)
+        steps = self._constant(f"{table}_steps", np.rint(rows / scales).astype(np.int8))
+        self._emit("Gather", [steps, ids], f"{name}_steps")
+        self._emit("Cast", [f"{name}_steps"], f"{name}_row", to=TensorProto.FLOAT)
+        self._emit("Gather", [self._constant(f"{table}_scales", scales), ids], f"{name}_scale")
+        self._emit("Mul", [f"{name}_row", f"{name}_scale"], name)
+        return True
 
-    def _add(self, kind: str, inputs: list[str], name: str, part: str, domain: str = "", **settings: Any) -> str:
-        output = f"{name}_{part}"
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, domain=domain, **settings))
-        return output
+    def _product(self, left: str, weight: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+        """Write left (…, K) @ weight (K, N), less a shift (N,) that the caller adds to a bias."""
+        states = left
+        shift = np.zeros(weight.shape[1], dtype=np.float32)
+        if left in self.channels:
+            centre = self.channels[left].mean
+            root = np.sqrt(np.maximum(self.channels[left].deviation, SMALLEST))
+            self._emit("Sub", [left, self._constant(f"{left}_centre", centre)], f"{name}_centred")
+            self._emit("Mul", [f"{name}_centred", self._constant(f"{left}_evener", 1 / root)], f"{name}_even")
+            states, shift = f"{name}_even", centre @ weight
+            weight = weight * root[:, None]
+        width = np.array([-1, len(weight)])
+        self._emit("Reshape", [states, self._constant(f"rows_of_{len(weight)}", width)], f"{name}_rows")
+        zero_point = self._row_scales(left, name)
+        self._emit("Squeeze", [f"{name}_scale", self._constant("second_axis", np.array([1]))], f"{name}_scales")
+        self._emit("Shape", [f"{name}_scales"], f"{name}_count")
+        fill = helper.make_tensor("value", TensorProto.UINT8, [1], [zero_point])
+        self._emit("ConstantOfShape", [f"{name}_count"], f"{name}_zeros", value=fill)
+        self._emit("QuantizeLinear", [f"{name}_rows", f"{name}_scales", f"{name}_zeros"], f"{name}_levels", axis=0)
+        steps, scales = self.quantize_weight(weight)
+        operands = [
+            f"{name}_levels",
+            self._constant(f"{name}_weight", steps),
+            self._constant("one", np.array(1, dtype=np.float32)),
+            self._constant(f"{name}_weight_scales", scales),
+            self._constant(f"zero_point_{zero_point}", np.array(zero_point, dtype=np.uint8)),
+        ]
+        self._emit("MatMulIntegerToFloat", operands, f"{name}_sums", MICROSOFT)
+        self._emit("Mul", [f"{name}_sums", f"{name}_scale"], f"{name}_scaled")
+        self._emit("Shape", [left], f"{name}_shape")
+        ends = [self._constant("zero", np.array([0])), self._constant("minus_one", np.array([-1]))]
+        self._emit("Slice", [f"{name}_shape", *ends], f"{name}_outer")
+        columns = self._constant(f"width_{weight.shape[1]}", np.array([weight.shape[1]]))
+        self._emit("Concat", [f"{name}_outer", columns], f"{name}_target", axis=0)
+        self._emit("Reshape", [f"{name}_scaled", f"{name}_target"], name)
+        return shift
 
-    def _constant(self, name: str, value: NDArray[np.generic]) -> str:
-        if name == "rows_shape":
-            name = f"rows_shape_{value[-1]}"
+    def _row_scales(self, left: str, name: str) -> int:
+        """Write {name}_scale (rows, 1), the step of each row of {name}_rows; returns the zero point."""
+        floor, zero_point = FLOORS.get(self.makers.get(left, ""), (0.0, MIDDLE))
+        if zero_point == MIDDLE:
+            self._emit("Abs", [f"{name}_rows"], f"{name}_sizes")
+            top, levels = f"{name}_sizes", LEVELS - MIDDLE
+        else:
+            top, levels = f"{name}_rows", LEVELS - zero_point
+        least = max(floor / zero_point if zero_point else 0.0, float(SMALLEST))
+        self._emit("ReduceMax", [top], f"{name}_peak", axes=[1], keepdims=1)
+        step = self._constant(f"step_of_{levels}", np.array(1 / levels, dtype=np.float32))
+        self._emit("Mul", [f"{name}_peak", step], f"{name}_tight_scale")
+        least_scale = self._constant(f"least_scale_{zero_point}", np.array(least, dtype=np.float32))
+        self._emit("Max", [f"{name}_tight_scale", least_scale], f"{name}_scale")
+        return zero_point
+
+    def _shift(self, name: str, shift: NDArray[np.float32]) -> None:
+        """Add a shift to the bias that follows a product, or as a step of its own where none follows."""
+        readers = [node for node in self.model.graph.node if name in node.input]
+        if len(readers) == 1 and readers[0].op_type in {"BiasGelu", "Add"}:
+            for place, other in enumerate(readers[0].input):
+                if other in self.floats and self._array(other).shape == shift.shape:
+                    readers[0].input[place] = self._constant(f"{name}_bias", self._array(other) + shift)
+                    return
+        self.nodes[-1].output[0] = f"{name}_unshifted"
+        self._emit("Add", [f"{name}_unshifted", self._constant(f"{name}_shift", shift)], name)
+
+    def _emit(self, kind: str, inputs: list[str], output: str, domain: str = "", **settings: Any) -> None:
+        name = f"int8_{len(self.nodes)}"  # operators need names of their own, unlike any tensor's
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=name, domain=domain, **settings))
+
+    def _constant(self, name: str, value: NDArray[Any]) -> str:
+        name = f"int8/{name}"  # apart from whatever the graph has
         self.added.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def _array(self, name: str) -> NDArray[np.float32]:
-        return np.asarray(numpy_helper.to_array(self.constants[name]))
+        return np.asarray(numpy_helper.to_array(self.floats[name]))
 
-    def _is_matrix(self, name: str) -> bool:
-        tensor = self.constants.get(name)
-        return tensor is not None and len(tensor.dims) == 2 and tensor.data_type == onnx.TensorProto.FLOAT
-
-    def _is_table(self, node: onnx.NodeProto) -> bool:
-        return self._is_matrix(node.input[0]) and self.constants[node.input[0]].dims[0] > SMALL_TABLE_ROWS
-
-    def _is_plain_gemm(self, node: onnx.NodeProto) -> bool:
-        settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-        plain = settings.get("alpha", 1.0) == settings.get("beta", 1.0) == 1.0 and not settings.get("transA")
-        return bool(plain and self._is_matrix(node.input[1]) and len(node.input) == 3)
+    def _is_weight(self, name: str) -> bool:
+        tensor = self.floats.get(name)
+        return (
+            tensor is not None
+            and tensor.data_type == TensorProto.FLOAT
+            and len(tensor.dims) == 2
+            and min(tensor.dims) >= FEW_COLUMNS
+        )
 
 
-def _quantize(matrix: NDArray[np.float32], steps: int, axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric steps and the scales of the other axis, each from its largest entry."""
-    scales = np.maximum(np.abs(matrix).max(axis=axis), 1e-12).astype(np.float32) / np.float32(steps)
-    spread = np.expand_dims(scales, axis)
-    return np.clip(np.rint(matrix / spread), -steps, steps).astype(np.int8), scales
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}

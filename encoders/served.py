@@ -84,8 +84,8 @@ def read_manifest(folder: Path, kind: str) -> ExportManifest:
 class OnnxTextEncoder:
     """A text encoder in ONNX Runtime, as `export_text_encoder` writes it; build it with `load`.
 
-    A batch equals its texts one by one to 1e-5 per entry in fp32, and to 2e-2 in int8, where a value on the
-    edge between two steps may fall to either side.
+    A batch equals its texts one by one to 1e-5 per entry in fp32. So it does in int8, unless float32 sums
+    in another order put a value on the other side of an edge between two steps.
     """
 
     def __init__(self, session: OnnxSession, tokens: TextTokenizer, manifest: ExportManifest):

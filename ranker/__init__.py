@@ -7,13 +7,17 @@ engine.save("model")
 engine = ranker.load("model")
 """
 
-from encoders.errors import ArtifactError, ConfigError, ExportError, ExtraError, InputError, RankerError
-from ranker.config import EngineConfig
-from ranker.engine import Engine
-from ranker.exporting import EngineExport, export
-from ranker.fitting import fit
-from ranker.persistence import load_engine as load
-from retrieval.catalogue import Between
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from encoders.errors import ArtifactError, ConfigError, ExportError, ExtraError, InputError, RankerError
+    from ranker.config import EngineConfig
+    from ranker.engine import Engine
+    from ranker.exporting import EngineExport, export
+    from ranker.fitting import fit
+    from ranker.persistence import load_engine as load
+    from retrieval.catalogue import Between
 
 __all__ = [
     "ArtifactError",
@@ -30,3 +34,23 @@ __all__ = [
     "fit",
     "load",
 ]
+
+# A name is imported when it is first asked for: torch and transformers take seconds, which neither `ranker --help` nor
+# a mistyped option should.
+_HOMES = {
+    **dict.fromkeys(
+        ("ArtifactError", "ConfigError", "ExportError", "ExtraError", "InputError", "RankerError"), "encoders.errors"
+    ),
+    **dict.fromkeys(("EngineExport", "export"), "ranker.exporting"),
+    "Between": "retrieval.catalogue",
+    "Engine": "ranker.engine",
+    "EngineConfig": "ranker.config",
+    "fit": "ranker.fitting",
+    "load": "ranker.persistence",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), "load_engine" if name == "load" else name)

@@ -21,7 +21,7 @@ from ranker.log import FeedbackLog
 from ranker.reranker import Reranker
 from ranker.training import TrainingReport
 from ranker.users import UserHistories
-from retrieval.candidates import NO_ITEM, Candidates, Queries, Requests
+from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import SEARCH, FusedRetriever
 from retrieval.histories import Histories
@@ -255,7 +255,7 @@ class Engine:
                 )
         return ids, self.users.histories(ids)
 
-    def _queries(self, query: str | Sequence[str] | None, n_users: int) -> Queries | None:
+    def _queries(self, query: str | Sequence[str] | None, n_users: int) -> NDArray[np.float32] | None:
         if query is None:
             return None
         if SEARCH not in self.retriever.sources:
@@ -266,7 +266,7 @@ class Engine:
         texts = query_texts(query, n_users)
         places = {text: place for place, text in enumerate(sorted(set(texts)))}
         vectors = self.encoder.encode(list(places))
-        return Queries(texts, vectors[[places[text] for text in texts]])
+        return vectors[[places[text] for text in texts]]
 
     def _candidates(self, user_ids: Sequence[Any], k: int) -> Iterator[pd.DataFrame]:
         everything = np.ones(len(self.catalogue), np.bool_)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from encoders import (
@@ -113,7 +114,9 @@ def retrieval_task(histories: Histories, catalogue: Catalogue, rng: np.random.Ge
     position = np.full(len(catalogue), -1)
     position[items] = np.arange(len(items))
     query, answer = position[histories.items[followed]], position[histories.items[followed + 1]]
-    kept = (query >= 0) & (answer >= 0) & (query != answer)
+    same_text = pd.factorize(np.array(catalogue.texts, dtype=object))[0]
+    other = same_text[histories.items[followed]] != same_text[histories.items[followed + 1]]
+    kept = (query >= 0) & (answer >= 0) & other
     matrix = sparse.csr_array(
         (np.ones(kept.sum(), np.bool_), (query[kept], answer[kept])), shape=(len(items), len(items))
     )

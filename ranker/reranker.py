@@ -45,7 +45,7 @@ class Blend:
 
 
 class PairTexts:
-    """What the cross-encoder reads: a user's newest liked titles (and query), and an item's text.
+    """What the cross-encoder reads: a user's newest liked titles, and an item's text.
 
     Args:
         titles: Title of each item.
@@ -59,15 +59,12 @@ class PairTexts:
         self.context_items = context_items
 
     def contexts(self, requests: Requests) -> list[str]:
-        """One text per request, newest title first; empty where there is neither history nor query."""
+        """One text per request, newest title first; empty where nothing is liked yet."""
         recent = requests.histories.liked().latest(self.context_items)
         contexts = []
         for row in range(len(requests)):
             events = recent.items[recent.indptr[row] : recent.indptr[row + 1]][::-1]
-            parts = [self.titles[item] for item in events]
-            if requests.queries is not None:
-                parts.insert(0, requests.queries.texts[row])
-            contexts.append("; ".join(parts))
+            contexts.append("; ".join(self.titles[item] for item in events))
         return contexts
 
     def pairs(self, context: str, items: NDArray[np.int64]) -> list[tuple[str, str]]:
@@ -107,8 +104,11 @@ class PairReranker:
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The same candidates, the first ``depth`` of each request in blended order.
 
-        Where the cross-encoder has nothing to read, or its logits are all the same, the fused order stands.
+        Where the cross-encoder has nothing to read, or its logits are all the same, the fused order stands. So it does
+        for requests with a free-text query: the cross-encoder learned what users take next, not what answers a query.
         """
+        if requests.queries is not None:
+            return candidates
         head = candidates.head(self.depth)
         fused, logits = np.moveaxis(standardised(self.opinions(requests, head)), 2, 0)
         blended = self.blend.fused * fused + self.blend.cross_encoder * logits

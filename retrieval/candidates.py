@@ -20,28 +20,13 @@ BLOCK_ROWS = 1024  # and users at once, however small the catalogue: fold-in hol
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Queries:
-    """Free-text queries, encoded once for all who read them."""
-
-    texts: tuple[str, ...]
-    vectors: NDArray[np.float32]  # (U, dim) unit rows, from the encoder that read the items
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, rows: NDArray[np.int64]) -> Queries:
-        """These queries, in this order."""
-        return Queries(tuple(self.texts[row] for row in rows), self.vectors[rows])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Requests:
     """What a batch of users asks for; row ``u`` of every array belongs to one user."""
 
     histories: Histories  # U rows
     allowed: NDArray[np.bool_]  # (I,) items that may be returned at all
     exclude_seen: bool = True  # leave out the items of a row's own history
-    queries: Queries | None = None  # U free-text queries
+    queries: NDArray[np.float32] | None = None  # (U, dim) free-text queries, as the items' encoder reads them
 
     def __post_init__(self) -> None:
         if self.queries is not None and len(self.queries) != len(self.histories):
@@ -54,7 +39,7 @@ class Requests:
 
     def take(self, rows: NDArray[np.int64]) -> Requests:
         """These rows, in this order."""
-        queries = None if self.queries is None else self.queries.take(rows)
+        queries = None if self.queries is None else self.queries[rows]
         return Requests(self.histories.take(rows), self.allowed, self.exclude_seen, queries)
 
     def blocks(self) -> Iterator[tuple[slice, Requests]]:

@@ -28,12 +28,15 @@ class FusionConfig:
             not trained on; reciprocal ranks all weigh 1 then.
         depth: Candidates that each source proposes.
         rank_constant: The k of reciprocal rank fusion, score = Σ weight / (k + rank).
+        query_weight: Where a request carries a free-text query: weight of the text source, as a multiple of all the
+            others' together.
     """
 
     method: Literal["weighted", "rrf"] = "weighted"
     weights: Mapping[str, float] | None = None
     depth: Annotated[int, Field(ge=1)] = 200
     rank_constant: Annotated[float, Field(gt=0)] = 60.0
+    query_weight: Annotated[float, Field(gt=0)] = 2.0
 
 
 class FusedRetriever:
@@ -90,15 +93,21 @@ class FusedRetriever:
         """Given items (U, K) in fused order."""
         by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
         unordered = Candidates(items, np.zeros(items.shape, np.float32), by_source, tuple(self.sources))
-        return unordered.reordered(self._fuse(items, by_source))
+        return unordered.reordered(self._fuse(requests, items, by_source))
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The fused score of given items (U, K), comparable within a row and this set of items only."""
         by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
-        return np.where(items == NO_ITEM, np.float32(-np.inf), self._fuse(items, by_source))
+        return np.where(items == NO_ITEM, np.float32(-np.inf), self._fuse(requests, items, by_source))
 
-    def _fuse(self, items: NDArray[np.int64], by_source: NDArray[np.float32]) -> NDArray[np.float32]:
-        weights = np.tile(np.array(list(self.weights.values()), np.float32), (len(items), 1))
+    def _fuse(
+        self, requests: Requests, items: NDArray[np.int64], by_source: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        named = self.weights
+        if requests.queries is not None:
+            others = sum(weight for name, weight in named.items() if name != SEARCH)
+            named = {**named, SEARCH: self.config.query_weight * (others or 1.0)}
+        weights = np.tile(np.array(list(named.values()), np.float32), (len(items), 1))
         # Where every source of any weight is silent, as for a user without a past, the others decide.
         heard = np.isfinite(by_source).any(axis=1)
         weights[~(heard & (weights > 0)).any(axis=1)] = 1

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from encoders.errors import InputError
-from retrieval.candidates import NO_ITEM, Candidates, Queries, Requests, top_k
+from retrieval.candidates import NO_ITEM, Candidates, Requests, top_k
 from retrieval.histories import Histories
 
 few_values = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0])  # few, so that ties abound
@@ -47,7 +47,7 @@ def test_shapes_that_do_not_line_up_are_refused():
     with pytest.raises(InputError, match="do not line up"):
         Candidates(np.zeros((2, 3), np.int64), np.zeros((2, 2), np.float32), np.zeros((2, 3, 1), np.float32), ("als",))
     with pytest.raises(InputError, match="1 queries for 2 users"):
-        Requests(Histories.empty(2), np.ones(4, np.bool_), queries=Queries(("a",), np.zeros((1, 3), np.float32)))
+        Requests(Histories.empty(2), np.ones(4, np.bool_), queries=np.zeros((1, 3), np.float32))
 
 
 def test_blocks_cover_every_request_once():

@@ -6,7 +6,7 @@ from sources import build
 from tests_support import same_ranking
 
 from encoders.errors import ArtifactError
-from retrieval.candidates import NO_ITEM, Queries, Requests
+from retrieval.candidates import NO_ITEM, Requests
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
 
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_named(source, tmp_path):
 
 def test_a_query_is_answered_by_text_alone_and_ordered_by_all(vectors, requests_, histories):
     fused = build("fused", histories, vectors)
-    queries = Queries(("a",) * len(requests_), vectors[np.arange(len(requests_)) % len(vectors)])
+    queries = vectors[np.arange(len(requests_)) % len(vectors)]
     asked = Requests(histories, requests_.allowed, queries=queries)
     union = fused.union(asked, 5)
     proposed = fused.sources["text"].retrieve(asked, fused.config.depth).items

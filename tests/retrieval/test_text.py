@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from retrieval.candidates import NO_ITEM, Queries, Requests
+from retrieval.candidates import NO_ITEM, Requests
 from retrieval.histories import Histories
 from retrieval.index import IndexConfig
 from retrieval.text import TextConfig, TextRetriever
@@ -21,7 +21,7 @@ def test_a_narrow_filter_loses_nothing_in_any_index(vectors, kind, n_allowed):
     allowed = np.zeros(len(vectors), np.bool_)
     allowed[rng.permutation(len(vectors))[:n_allowed]] = True
     queries = vectors[:20] + np.float32(0.05)
-    requests = Requests(Histories.empty(20), allowed, queries=Queries(("a",) * 20, queries))
+    requests = Requests(Histories.empty(20), allowed, queries=queries)
     exact = queries @ vectors.T
     exact[:, ~allowed] = -np.inf
     truth = np.argsort(-exact, axis=1, kind="stable")[:, :10]

@@ -1,0 +1,35 @@
+# make demo   set up, then the main job on real data: fit, export, recommend, feedback, quality
+# make test   set up, then every test, fast ones first
+# make check  set up, then lint, format and types
+# Each sets up .venv where it is missing or out of date, and nothing is done twice.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+EXTRAS := minilm,bench,test,lint
+
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check clean
+
+demo: $(READY)
+	$(BIN)/python -m bench demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info runs

@@ -1,0 +1,1 @@
+"""Measurements of the library: every figure in the documents comes from a command here."""

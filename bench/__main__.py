@@ -1,0 +1,13 @@
+"""``python -m bench COMMAND``: the demo, and the measurements."""
+
+import typer
+
+from bench import demo, quality, quantization
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("demo")(demo.main)
+app.command("quality")(quality.main)
+app.command("quantization")(quantization.main)
+
+if __name__ == "__main__":
+    app()

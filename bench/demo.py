@@ -1,0 +1,114 @@
+"""The demo: the whole main path on MovieLens-100K, as a newcomer would walk it."""
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+import ranker
+from ranker.data import load_movielens
+from ranker.evaluation import evaluate, leave_one_out
+
+console = Console()
+USER = 1
+
+# A fraction of the work, so that the path can be walked in seconds.
+TINY = {"rerank": {"model": {"layers": 1}, "depth": 10, "training": {"max_lists": 100, "validation_lists": 10}}}
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="Where the data set is kept.")] = Path("data"),
+    out: Annotated[Path, typer.Option(help="Where the engine is saved; an engine there is replaced.")] = Path(
+        "runs/demo"
+    ),
+    tiny: Annotated[bool, typer.Option(help="A fraction of the training, to try the path.")] = False,
+) -> None:
+    """Fit, export, recommend, click, and measure, on MovieLens-100K."""
+    show_progress()
+    start = time.monotonic()
+    paths = load_movielens("ml-100k", folder)
+    interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
+    split = leave_one_out(interactions)  # each user's last rating is kept for the test
+    console.print(
+        f"MovieLens-100K: {interactions['user_id'].nunique():,} users, {len(items):,} films, {len(interactions):,} "
+        "ratings. Each user's last rating is kept aside for the test at the end."
+    )
+
+    console.rule("fit")
+    engine = ranker.fit(split.train, items, ranker.EngineConfig.from_dict(TINY if tiny else {}))
+    console.rule("export to ONNX")
+    shutil.rmtree(out, ignore_errors=True)
+    engine.save(out)
+    exported = ranker.export(engine, out)
+    for part, report in exported.reports.items():
+        console.print(f"[bold]{part}[/]: {report}", highlight=False)
+    engine = exported.engine
+
+    console.rule(f"recommend to user {USER}, who last liked")
+    titles = items.set_index("item_id")["title"]
+    recent = split.train[(split.train["user_id"] == USER) & (split.train["weight"] >= 4)].tail(3)
+    console.print("; ".join(titles[recent["item_id"]]), highlight=False)
+    before = engine.recommend([USER], k=10)
+    console.print(ranked_table(before, items))
+
+    console.rule("measure, before any click")
+    result = evaluate(engine, split.test)
+    console.print(f"Ranked all unseen films for {len(split.test):,} users.", highlight=False)
+
+    clicked = before["item_id"].iloc[4]
+    console.rule(f"a click on {titles[clicked]}")
+    click = pd.DataFrame(
+        {
+            "event_id": ["demo-click"],
+            "user_id": [USER],
+            "item_id": [clicked],
+            "kind": ["click"],
+            "datetime": [interactions["datetime"].max() + pd.Timedelta(minutes=1)],
+        }
+    )
+    clock = time.perf_counter()
+    engine.feedback(click)
+    after = engine.recommend([USER], k=10)
+    elapsed = time.perf_counter() - clock
+    console.print(ranked_table(after, items, before))
+    console.print(f"The click was on disk and the new list computed after {1000 * elapsed:.0f} ms.", highlight=False)
+
+    console.rule("quality: rank all unseen films; is the user's next one in the first 10?")
+    console.print(quality_table(result.summary[["hr@10", "ndcg@10", "mrr@10", "coverage@10"]]))
+    console.print(f"Effect of the fine-tuned cross-encoder on NDCG@10: {result.difference()}", highlight=False)
+    console.print(f"Done in {time.monotonic() - start:.0f} s. The engine is in {out}: try ranker info {out}")
+
+
+def ranked_table(ranking: pd.DataFrame, items: pd.DataFrame, before: pd.DataFrame | None = None) -> Table:
+    """A ranking with titles and, given an earlier one, how far each item moved."""
+    ranks = {} if before is None else dict(zip(before["item_id"], before["rank"], strict=True))
+    table = Table("rank", "film", "year", "genres", "score", *([] if before is None else ["was"]))
+    described = ranking.merge(items, on="item_id", how="left").sort_values("rank")
+    for row in described.itertuples():
+        was = ranks.get(row.item_id)
+        moved = [] if before is None else ["new" if was is None else f"{was}" if was != row.rank else "same"]
+        table.add_row(str(row.rank), row.title, str(row.year), row.genres, f"{row.score:.2f}", *moved)
+    return table
+
+
+def quality_table(summary: pd.DataFrame) -> Table:
+    """Means over users, one row per system."""
+    table = Table("system", *summary.columns)
+    for name, row in summary.iterrows():
+        table.add_row(str(name), *(f"{value:.4f}" for value in row))
+    return table
+
+
+def show_progress() -> None:
+    """The library's own progress notes on the console, and nobody else's."""
+    handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+    for name in ("ranker", "retrieval", "encoders"):
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.INFO)

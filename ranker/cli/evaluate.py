@@ -1,0 +1,129 @@
+"""How good an engine is, on what its users did afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ranker.cli.arguments import (
+    Columns,
+    ConfigFile,
+    Cutoffs,
+    Fast,
+    InteractionsFile,
+    ItemColumns,
+    ItemsFile,
+    Model,
+    OnBadRows,
+    PerUserFile,
+    Seed,
+    Unit,
+    loaded,
+    ranks,
+)
+from ranker.cli.fit import read_config, read_log
+from ranker.cli.output import Output
+from ranker.cli.tables import check_writable, read_events, write_table
+
+if TYPE_CHECKING:
+    from ranker import Engine
+    from ranker.evaluation.evaluate import Evaluation
+
+SPLIT = "Splitting the log"
+
+
+def evaluate(
+    ctx: typer.Context,
+    model: Model,
+    test: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TEST_FILE", help="What users did afterwards: user_id, item_id, one row each.", show_default=False
+        ),
+    ],
+    cutoffs: Cutoffs = "5,10,20",
+    out: PerUserFile = None,
+) -> None:
+    """Measure a saved engine, and each of its parts, on events that it was not fitted on.
+
+    Example:
+        ranker evaluate model later.csv --cutoffs 10,50
+    """
+    from ranker.evaluation.evaluate import evaluate as measure
+
+    output: Output = ctx.obj
+    taken_at = ranks(cutoffs)
+    check_writable(out)
+    events = read_events(test)
+    with loaded(model) as engine:
+        _show(output, engine, measure(engine, events, cutoffs=taken_at, seed=engine.config.seed), out)
+
+
+def backtest(
+    ctx: typer.Context,
+    interactions: InteractionsFile,
+    items: ItemsFile,
+    split: Annotated[
+        Literal["leave-one-out", "global-temporal"],
+        typer.Option(
+            help="Hold out each user's newest events, or everything after one instant.", rich_help_panel=SPLIT
+        ),
+    ] = "global-temporal",
+    holdout: Annotated[
+        int, typer.Option(min=1, help="leave-one-out: newest events of each user.", rich_help_panel=SPLIT)
+    ] = 1,
+    test_fraction: Annotated[
+        float, typer.Option(help="global-temporal: share of the events.", rich_help_panel=SPLIT)
+    ] = 0.1,
+    config: ConfigFile = None,
+    seed: Seed = None,
+    fast: Fast = False,
+    cutoffs: Cutoffs = "5,10,20",
+    out: PerUserFile = None,
+    columns: Columns = None,
+    item_columns: ItemColumns = None,
+    time_unit: Unit = "s",
+    on_bad_rows: OnBadRows = "raise",
+) -> None:
+    """Fit on the earlier part of a log and measure on the later; nothing is saved.
+
+    Example:
+        ranker backtest log.csv films.csv --split leave-one-out
+    """
+    import ranker
+    from ranker.evaluation import global_temporal, leave_one_out
+    from ranker.evaluation.evaluate import evaluate as measure
+
+    output: Output = ctx.obj
+    taken_at = ranks(cutoffs)
+    check_writable(out)
+    settings = read_config(config, seed, fast)
+    log, catalogue, _ = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows)
+    parts = leave_one_out(log, holdout=holdout) if split == "leave-one-out" else global_temporal(log, test_fraction)
+    output.note(f"Fitting on {len(parts.train):,} events, measuring on {len(parts.test):,} later ones.")
+    engine = ranker.fit(parts.train, catalogue, settings, progress=output.shows_progress)
+    _show(output, engine, measure(engine, parts.test, cutoffs=taken_at, seed=settings.seed), out)
+    engine.log.close()
+
+
+def _show(output: Output, engine: Engine, evaluation: Evaluation, out: Path | None) -> None:
+    import pandas as pd
+
+    from ranker.evaluation.evaluate import ENGINE, METRIC
+    from ranker.reranker import KeepOrder
+
+    certain: dict[str, Any] = {
+        "users": len(evaluation.per_user[ENGINE]),
+        "users_left_out": evaluation.users_left_out,
+        METRIC: evaluation.interval(ENGINE),
+    }
+    if not isinstance(engine.reranker, KeepOrder):
+        certain["effect_of_the_cross_encoder"] = evaluation.difference()
+    if out is not None:
+        tables = [table.assign(system=name) for name, table in evaluation.per_user.items()]
+        write_table(pd.concat(tables, ignore_index=True), out)
+        certain["per_user"] = out
+    summary = evaluation.summary.T.rename_axis("metric").reset_index()
+    output.show(summary=summary, engine=certain)

@@ -1,0 +1,122 @@
+"""Data in, an engine out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ranker.cli.arguments import (
+    Columns,
+    ConfigFile,
+    Fast,
+    InteractionsFile,
+    ItemColumns,
+    ItemsFile,
+    OnBadRows,
+    Seed,
+    Unit,
+    check_target,
+    column_names,
+)
+from ranker.cli.info import engine_facts
+from ranker.cli.output import Output
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ranker import EngineConfig
+    from ranker.data import ValidationReport
+
+
+def data(
+    ctx: typer.Context,
+    name: Annotated[
+        Literal["ml-100k", "ml-1m"], typer.Argument(metavar="NAME", help="ml-100k or ml-1m.", show_default=False)
+    ],
+    folder: Annotated[Path, typer.Option(help="Where data sets are kept.")] = Path("data"),
+) -> None:
+    """Fetch MovieLens, to try things out with.
+
+    Example:
+        ranker data ml-100k
+    """
+    from ranker.data import load_movielens
+
+    output: Output = ctx.obj
+    found = load_movielens(name, folder)
+    output.show(files={"interactions": found.interactions, "items": found.items})
+
+
+def fit(
+    ctx: typer.Context,
+    interactions: InteractionsFile,
+    items: ItemsFile,
+    out: Annotated[Path, typer.Option(metavar="MODEL", help="Folder to save the engine in.", show_default=False)],
+    config: ConfigFile = None,
+    seed: Seed = None,
+    fast: Fast = False,
+    columns: Columns = None,
+    item_columns: ItemColumns = None,
+    time_unit: Unit = "s",
+    on_bad_rows: OnBadRows = "raise",
+) -> None:
+    """Fit an engine on a log and a catalogue, and save it.
+
+    The interactions need user_id, item_id and datetime, and may have a weight.
+    The items need item_id and text, and may have a title and any other columns to filter by.
+
+    Example:
+        ranker fit log.csv films.csv --out model --columns user_id=visitor --item-columns text=title+genres
+    """
+    import ranker
+
+    output: Output = ctx.obj
+    settings = read_config(config, seed, fast)
+    check_target(out)
+    log, catalogue, reports = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows)
+    engine = ranker.fit(log, catalogue, settings, progress=output.shows_progress)
+    version = engine.save(out)
+    facts = {"saved": version, **engine_facts(engine)}
+    engine.log.close()
+    output.show(engine=facts, **({"validation": [report.to_dict() for report in reports]} if output.as_json else {}))
+
+
+def read_config(path: Path | None, seed: int | None, fast: bool) -> EngineConfig:
+    """The settings of a file (or the defaults) under what the command line says."""
+    from ranker import EngineConfig
+
+    tree = (EngineConfig() if path is None else EngineConfig.from_yaml(path)).to_dict()
+    if seed is not None:
+        tree["seed"] = seed
+    if fast:
+        tree["rerank"]["enabled"] = False
+    return EngineConfig.from_dict(tree)
+
+
+def read_log(
+    output: Output,
+    interactions: Path,
+    items: Path,
+    columns: list[str] | None,
+    item_columns: list[str] | None,
+    time_unit: Any,
+    on_bad_rows: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame, list[ValidationReport]]:
+    """Read the two files, say what was found in them, and make sure that they belong together."""
+    from encoders.errors import InputError
+    from ranker.data import check_items_known, read_interactions, read_items
+
+    names = column_names(columns)
+    several = [name for name, theirs in names.items() if not isinstance(theirs, str)]
+    if several:
+        raise InputError(f"--columns joins columns to make {several[0]!r}; only the text of an item may be joined.")
+    renamed = {name: str(theirs) for name, theirs in names.items()}
+    log, log_report = read_interactions(interactions, renamed, time_unit=time_unit, on_bad_rows=on_bad_rows)
+    catalogue, items_report = read_items(items, column_names(item_columns), on_bad_rows=on_bad_rows)
+    log, known_report = check_items_known(log, catalogue, on_bad_rows=on_bad_rows)
+    reports = [log_report, items_report, known_report]
+    for report in reports:
+        output.note(str(report))
+    return log, catalogue, reports

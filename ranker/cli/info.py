@@ -1,0 +1,88 @@
+"""What a saved engine is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ranker.cli.arguments import Model, loaded
+from ranker.cli.output import Output
+
+if TYPE_CHECKING:
+    from ranker import Engine
+
+
+def info(ctx: typer.Context, model: Model) -> None:
+    """Describe a saved engine: its data, its parts, its training, and its size on disk.
+
+    Example:
+        ranker info model
+    """
+    from ranker.artifact import CURRENT, read_manifest
+
+    output: Output = ctx.obj
+    with loaded(model) as engine:
+        version = (model / CURRENT).read_text(encoding="utf-8").strip()
+        manifest = read_manifest(model / version)
+        output.show(
+            version={
+                "serving": version,
+                "kept": sorted(path.name for path in model.glob("v[0-9]*")),
+                **{name: manifest[name] for name in ("format", "created", "python", "libraries") if name in manifest},
+            },
+            engine=engine_facts(engine),
+            megabytes=_sizes(model, manifest["files"]),
+        )
+
+
+def engine_facts(engine: Engine) -> dict[str, Any]:
+    """What an engine knows and how it ranks."""
+    from ranker.reranker import PairReranker
+
+    facts: dict[str, Any] = {
+        "users": len(engine.users),
+        "items": len(engine.catalogue),
+        "events": len(engine.users.base.histories.items),
+        "feedback_events": len(engine.log),
+        "sources": engine.retriever.weights,
+        "encoder": _transformer(engine.encoder),
+    }
+    if isinstance(engine.reranker, PairReranker):
+        blend = engine.reranker.blend
+        facts |= {
+            "cross_encoder": _transformer(engine.reranker.cross_encoder),
+            "blend": {"fused": blend.fused, "cross_encoder": blend.cross_encoder},
+        }
+    if engine.training is not None:
+        ndcg = dict(engine.training.validation_ndcg)
+        facts["training"] = {
+            "pairs": engine.training.pairs,
+            "steps": engine.training.steps,
+            "best_step": engine.training.best_step,
+            "validation_ndcg@10": ndcg[engine.training.best_step],
+        }
+    return facts
+
+
+def _transformer(model: Any) -> dict[str, Any]:
+    from encoders import OnnxPairCrossEncoder, OnnxTextEncoder
+
+    if isinstance(model, (OnnxTextEncoder, OnnxPairCrossEncoder)):
+        return {"kind": "onnx", "precision": model.manifest.report.chosen, "provider": model.provider}
+    return {
+        "kind": "torch",
+        "precision": str(model.model.dtype).removeprefix("torch."),
+        "device": str(model.model.device),
+    }
+
+
+def _sizes(model: Path, files: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Megabytes of each part of the version (its top-level files and folders), and of the feedback log."""
+    sizes: dict[str, float] = {}
+    for path, entry in files.items():
+        part = Path(path).parts[0]
+        sizes[part] = sizes.get(part, 0.0) + entry["bytes"] / 1e6
+    log = sum(path.stat().st_size for path in model.glob("feedback.sqlite*"))
+    return {**sizes, "all of this version": sum(sizes.values()), "feedback log": log / 1e6}

@@ -1,0 +1,108 @@
+"""Tables that commands read beside the log and the items, and tables that they write."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WRITTEN = (".parquet", ".csv", ".tsv")
+
+
+def read_events(path: Path) -> pd.DataFrame:
+    """What users did, checked like a log; without a ``datetime`` column the order of the rows is the order in time."""
+    from ranker.data import read_interactions
+    from ranker.data.table import read_table
+
+    table = read_table(path, ids=("user_id", "item_id"))
+    events, _ = read_interactions(path if "datetime" in table.columns else table.assign(datetime=range(len(table))))
+    return events
+
+
+def read_feedback(path: Path, unit: Any) -> pd.DataFrame:
+    """Feedback events as the file gives them, times read; ``Engine.feedback`` checks the rest.
+
+    Args:
+        path: .csv, .tsv, .parquet, or .jsonl (an object a line).
+        unit: Of times that are numbers, see ``ranker.data.read_interactions``.
+    """
+    from ranker.data.table import read_table
+    from ranker.data.times import read_times
+
+    if path.suffix == ".jsonl":
+        events = _read_json_lines(path)
+    else:
+        events = read_table(path, ids=("user_id", "item_id"), texts=("event_id", "kind"))
+    return events.assign(datetime=read_times(events["datetime"], unit)) if "datetime" in events else events
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuse, before any work, a file of a kind that is not written or in a folder that is not there."""
+    from encoders.errors import InputError
+
+    if path is None:
+        return
+    if path.suffix not in WRITTEN:
+        raise InputError(f"{path}: the kinds of file that are written are {', '.join(WRITTEN)}.")
+    if not path.parent.is_dir() or path.is_dir():
+        raise InputError(f"{path}: {'is' if path.is_dir() else 'lies in'} no {'file' if path.is_dir() else 'folder'}.")
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as its suffix says, whole or not at all."""
+    with appearing(path) as part:
+        if path.suffix == ".parquet":
+            frame.to_parquet(part, index=False)
+        else:
+            from ranker.data.table import SEPARATORS
+
+            frame.to_csv(part, index=False, sep=SEPARATORS[path.suffix])
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Give a path beside ``path`` to write to; once it is written, it takes the place of ``path``.
+
+    Raises:
+        ArtifactError: The disk refused. What was at ``path`` is untouched then.
+    """
+    from encoders.errors import ArtifactError
+
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        if isinstance(error, ArtifactError):
+            raise
+        reason = error.strerror or error
+        raise ArtifactError(f"{path}: not written ({reason}). Make room or choose another folder.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    from encoders.errors import InputError
+
+    events = []
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            event = json.loads(line) if line.strip() else {}
+            if not isinstance(event, dict):
+                raise InputError(f"{path}: line {number} is no JSON object; each line is one event.")
+            events += [event] if event else []
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: line {number} is no JSON ({error.msg}). Mend it; nothing was recorded.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason}).") from error
+    return pd.DataFrame(events, dtype="object" if not events else None)

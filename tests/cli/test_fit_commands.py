@@ -1,0 +1,169 @@
+"""`data` and `fit`: files in, an engine out, and nothing where a file cannot be used."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from small_site import N_ITEMS, N_USERS, Fitted, Run, Shelf, files_below
+
+from ranker import EngineConfig, load
+from ranker.data import check_items_known, read_interactions, read_items
+
+
+def test_fit_saves_an_engine_of_what_the_files_hold(fitted: Fitted, shelf: Shelf) -> None:
+    events = len(pd.read_csv(shelf.interactions))
+    told = fitted.result.json
+    assert told["engine"]["saved"] == str(fitted.folder / "v0001")
+    assert (told["engine"]["users"], told["engine"]["items"], told["engine"]["events"]) == (N_USERS, N_ITEMS, events)
+    assert set(told["engine"]["sources"]) == {"als", "text", "popularity"}
+    assert told["engine"]["training"]["steps"] > 0
+    log, log_report = read_interactions(shelf.interactions)
+    items, items_report = read_items(shelf.items)
+    _, known_report = check_items_known(log, items)
+    reports = [log_report, items_report, known_report]
+    assert [report["rows_kept"] for report in told["validation"]] == [report.rows_kept for report in reports]
+    for report in reports:
+        assert str(report) in fitted.result.err
+    engine = load(fitted.folder)
+    assert engine.config == EngineConfig.from_yaml(shelf.config)
+    engine.log.close()
+
+
+def test_fit_renames_columns_joins_texts_drops_bad_rows_and_overrides_settings(
+    shelf: Shelf, tmp_path: Path, ranker: Run
+) -> None:
+    log = pd.read_csv(shelf.interactions).rename(columns={"user_id": "visitor", "datetime": "when"})
+    log["when"] *= 1000
+    log.loc[3, "weight"] = float("nan")
+    log.to_csv(tmp_path / "log.tsv", sep="\t", index=False)
+    items = pd.read_csv(shelf.items).rename(columns={"text": "plot"})
+    items.to_parquet(tmp_path / "items.parquet")
+    done = ranker(
+        "fit", tmp_path / "log.tsv", tmp_path / "items.parquet", "--out", tmp_path / "model", "--config", shelf.config,
+        "--columns", "user_id=visitor,datetime=when", "--item-columns", "text=plot+genre", "--time-unit", "ms",
+        "--on-bad-rows", "drop", "--fast", "--seed", 5,
+    )  # fmt: skip
+    assert done.code == 0
+    assert "weights that are not finite numbers above zero: 1 (row 4" in done.err
+    engine = load(tmp_path / "model")
+    assert (engine.config.seed, engine.config.rerank.enabled) == (5, False)
+    assert engine.catalogue.texts[0] == f"{items['plot'][0]}. {items['genre'][0]}"
+    times = engine.users.base.histories.times
+    assert len(times) == len(log) - 1
+    assert times.max() == pd.read_csv(shelf.interactions)["datetime"].max() * 10**6
+    engine.log.close()
+
+
+def damaged(shelf: Shelf, folder: Path, change: Callable[[pd.DataFrame, pd.DataFrame], None]) -> tuple[Path, Path]:
+    log, items = pd.read_csv(shelf.interactions), pd.read_csv(shelf.items)
+    change(log, items)
+    log.to_csv(folder / "log.csv", index=False)
+    items.to_csv(folder / "items.csv", index=False)
+    return folder / "log.csv", folder / "items.csv"
+
+
+def without_column(log: pd.DataFrame, items: pd.DataFrame) -> None:
+    log.columns = log.columns.str.replace("user_id", "userid")
+
+
+def without_text(log: pd.DataFrame, items: pd.DataFrame) -> None:
+    items.loc[4, "text"] = None
+
+
+def with_bad_weight(log: pd.DataFrame, items: pd.DataFrame) -> None:
+    log.loc[2, "weight"] = float("nan")
+
+
+def with_unknown_item(log: pd.DataFrame, items: pd.DataFrame) -> None:
+    log.loc[0, "item_id"] = 999
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without_column, ["log.csv has no column 'user_id'", "'userid'"]),
+        (without_text, ["items.csv", "items without a text: 1 (row 5: 5)"]),
+        (with_bad_weight, ["log.csv", "weights that are not finite numbers above zero: 1 (row 3"]),
+        (with_unknown_item, ["not in the items: 1", "999"]),
+    ],
+)
+def test_a_bad_row_stops_a_fit_before_anything_is_written(
+    change: Callable[[pd.DataFrame, pd.DataFrame], None], words: list[str], shelf: Shelf, tmp_path: Path, ranker: Run
+) -> None:
+    log, items = damaged(shelf, tmp_path, change)
+    ranker("fit", log, items, "--out", tmp_path / "model").refused(*words)
+    assert files_below(tmp_path) == {"log.csv", "items.csv"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ["does not exist"]),
+        (b"", ["is empty"]),
+        (b"user_id,item_id\0\xff", ["cannot be read as CSV"]),
+    ],
+)
+def test_an_unreadable_file_stops_a_fit(
+    content: bytes | None, words: list[str], shelf: Shelf, tmp_path: Path, ranker: Run
+) -> None:
+    log = tmp_path / "bad.csv"
+    if content is not None:
+        log.write_bytes(content)
+    before = files_below(tmp_path)
+    ranker("fit", log, shelf.items, "--out", tmp_path / "model").refused(str(log), *words)
+    assert files_below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rerank": {"dept": 5}}, ["'rerank.dept'", "did you mean 'rerank.depth'?"]),
+        ({"seed": "soon"}, ["seed", "soon"]),
+        ({"checkpoint": "/nowhere/at/all"}, ["/nowhere/at/all"]),
+    ],
+)
+def test_a_wrong_setting_stops_a_fit(
+    settings: dict[str, object], words: list[str], shelf: Shelf, tmp_path: Path, ranker: Run
+) -> None:
+    config = tmp_path / "engine.yaml"
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    ranker("fit", shelf.interactions, shelf.items, "--out", tmp_path / "model", "--config", config).refused(*words)
+    assert files_below(tmp_path) == {"engine.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("option", "mapping", "words"),
+    [
+        ("--columns", "user_id", ["'user_id' maps no column"]),
+        ("--columns", "user_id=a,user_id=b", ["mapped twice"]),
+        ("--columns", "user_id=a+b", ["only the text"]),
+        ("--columns", "usr_id=a", ["'usr_id'", "did you mean 'user_id'?"]),
+        ("--item-columns", "text=title+plot", ["'plot'"]),
+    ],
+)
+def test_a_wrong_column_mapping_is_refused(
+    option: str, mapping: str, words: list[str], shelf: Shelf, tmp_path: Path, ranker: Run
+) -> None:
+    ranker("fit", shelf.interactions, shelf.items, "--out", tmp_path / "model", option, mapping).refused(*words)
+    assert files_below(tmp_path) == set()
+
+
+def test_a_folder_that_holds_something_else_is_refused_before_the_files_are_read(tmp_path: Path, ranker: Run) -> None:
+    (tmp_path / "thesis.txt").write_text("precious", encoding="utf-8")
+    ranker("fit", "no.csv", "none.csv", "--out", tmp_path).refused("holds no saved engine")
+    assert files_below(tmp_path) == {"thesis.txt"}
+
+
+def test_data_says_where_the_files_lie(tmp_path: Path, ranker: Run) -> None:
+    folder = tmp_path / "ml-100k"
+    folder.mkdir()
+    # what lies there whole is not fetched again
+    pd.DataFrame({"user_id": range(100_000)}).to_parquet(folder / "interactions.parquet")
+    pd.DataFrame({"item_id": range(1_682)}).to_parquet(folder / "items.parquet")
+    done = ranker("data", "ml-100k", "--folder", tmp_path, "--json")
+    assert done.code == 0
+    assert done.json == {
+        "files": {"interactions": str(folder / "interactions.parquet"), "items": str(folder / "items.parquet")}
+    }
