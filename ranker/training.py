@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -87,7 +90,7 @@ def fine_tune(
     total_steps = max(1, int(steps_per_epoch * config.epochs))
     model = cross_encoder.model
     model.config.problem_type = "multi_label_classification"  # transformers' name for binary cross-entropy
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _generators_put_back():
         arguments = TrainingArguments(
             output_dir=folder,
             max_steps=total_steps,
@@ -123,15 +126,25 @@ def fine_tune(
             compute_metrics=lambda prediction: {"ndcg": _mean_ndcg(prediction, depth)},
             callbacks=[EarlyStoppingCallback(config.patience)],
         )
-        trainer.remove_callback(
-            PrinterCallback
-        )  # which the Trainer adds where there is no bar; a library prints nothing
+        trainer.remove_callback(PrinterCallback)  # it comes where there is no bar, and a library prints nothing
         trainer.train()
     model.eval()
     history = trainer.state.log_history
     measured = tuple((int(row["step"]), float(row["eval_ndcg"])) for row in history if "eval_ndcg" in row)
     best = max(measured, key=lambda entry: entry[1])[0]
     return TrainingReport(len(examples), int(trainer.state.global_step), best, measured)
+
+
+@contextmanager
+def _generators_put_back() -> Iterator[None]:
+    """The Trainer seeds the generators of the whole process; the caller's own draws go on as if it had not."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 class _Pairs(Dataset[Example]):
@@ -185,5 +198,5 @@ def _mean_ndcg(prediction: EvalPrediction, depth: int) -> float:
     labels = np.asarray(prediction.label_ids).reshape(-1, depth)
     logits: NDArray[Any] = np.where(labels < 0, -np.inf, np.asarray(prediction.predictions).reshape(-1, depth))
     own = logits[labels == 1][:, None]
-    rank = 1 + (logits > own).sum(axis=1) + ((logits == own).sum(axis=1) - 1)  # ties count against the item
+    rank = (~(logits < own)).sum(axis=1)  # ties count against the item, and so does what is no number
     return float(np.where(rank <= 10, 1 / np.log2(1 + rank), 0).mean())

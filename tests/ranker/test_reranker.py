@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from encoders import PairCrossEncoder, PairCrossEncoderConfig
 from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts
-from retrieval.candidates import NO_ITEM, Candidates, Queries, Requests
+from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.fusion import standardised
 from retrieval.histories import Histories
 
@@ -22,14 +22,14 @@ def cross_encoder(checkpoint):
     return PairCrossEncoder.load(checkpoint, config, seed=3)
 
 
-def requests(*histories, queries=None):
+def requests(*histories):
     """Requests of users who liked these items, oldest first; a negative number is one that was disliked."""
     rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
     events = np.array([item for history in histories for item in history], np.int64)
     table = Histories.from_rows(
         rows, np.abs(events), (events >= 0).astype(np.float32), np.arange(len(events)), len(histories)
     )
-    return Requests(table, np.ones(N_ITEMS, np.bool_), queries=queries)
+    return Requests(table, np.ones(N_ITEMS, np.bool_))
 
 
 def candidates(rows, k):
@@ -87,21 +87,9 @@ def test_users_without_context_keep_the_fused_order(cross_encoder, blend):
     assert after.items[:, :6].tolist() == [row, row]
 
 
-def test_a_query_is_context_enough(cross_encoder):
-    reranker = PairReranker(cross_encoder, PairTexts(TITLES, TEXTS, 3), 6, Blend(0, 1))
-    queries = Queries(("red cat",), np.zeros((1, 4), np.float32))
-    asked = requests([], queries=queries)
-    row = [7, 3, 22, 9, 1, 14]
-    found = reranker.rerank(asked, candidates([row], 6)).items[0]
-    logits = cross_encoder.score([("red cat", TEXTS[item]) for item in row])
-    assert found.tolist() == np.array(row)[np.argsort(-logits)].tolist()
-
-
-def test_the_context_holds_the_query_and_the_newest_liked_titles_newest_first():
+def test_the_context_holds_the_newest_liked_titles_newest_first():
     texts = PairTexts(TITLES, TEXTS, 2)
-    queries = Queries(("a", "b"), np.zeros((2, 4), np.float32))
-    assert texts.contexts(requests([4, 5, -6, 7], [])) == ["title 7; title 5", ""]
-    assert texts.contexts(requests([4, 5, -6, 7], [], queries=queries)) == ["a; title 7; title 5", "b"]
+    assert texts.contexts(requests([4, 5, -6, 7], [], [3])) == ["title 7; title 5", "", "title 3"]
 
 
 def test_a_batch_equals_its_rows_and_inputs_are_left_unchanged(cross_encoder):

@@ -101,6 +101,11 @@ def test_the_best_is_restored_where_training_goes_astray(fresh):
     assert ndcg(cross_encoder, VALIDATION) == pytest.approx(measured[report.best_step], abs=1e-6)
 
 
+def test_a_model_that_diverges_is_never_the_best(fresh):
+    report = tune(fresh(), learning_rate=1e30, epochs=1)
+    assert max(value for _, value in report.validation_ndcg) < 0.7
+
+
 def test_it_stops_early_where_nothing_gets_better(fresh):
     report = tune(fresh(), learning_rate=1e-12, epochs=20, patience=2)
     per_measurement = report.validation_ndcg[0][0]
