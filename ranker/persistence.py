@@ -67,6 +67,11 @@ def save_engine(engine: Engine, root: Path) -> Path:
     if elsewhere and (root / LOG).exists():
         FeedbackLog(root / LOG).check(engine.log.read())  # before a version is written that could not have its log
     version = write_version(root, write)
+    # A served model is copied from the files that it was loaded from, and later saves prune those of older versions.
+    if isinstance(engine.encoder, OnnxTextEncoder):
+        engine.encoder = OnnxTextEncoder.load(version / "encoder")
+    if isinstance(engine.reranker, PairReranker) and isinstance(engine.reranker.cross_encoder, OnnxPairCrossEncoder):
+        engine.reranker = _load_reranker(version / "reranker", engine.catalogue, engine.config)
     if elsewhere:
         engine.move_feedback(FeedbackLog(root / LOG))
     return version

@@ -99,13 +99,17 @@ def evaluate(engine: Engine, test: pd.DataFrame, *, cutoffs: Sequence[int] = (5,
 
 def _judged(engine: Engine, test: pd.DataFrame) -> tuple[pd.Index, Histories, sparse.csr_array]:
     """The users who can be judged, their histories, and what is relevant to them (users × items)."""
+    if not isinstance(test, pd.DataFrame):
+        raise InputError(f"test: pass a DataFrame with user_id and item_id, not a {type(test).__name__}.")
     for name in ("user_id", "item_id"):
         if name not in test.columns:
             raise InputError(f"test: no column {name!r}; the columns are {', '.join(map(str, test.columns))}.")
+    if test.empty:
+        raise InputError("test: the table has no rows, so there is nobody to judge by.")
     users = IdMap(pd.unique(test["user_id"]))
     histories = engine.users.histories(list(users.ids))
     shape = (len(users), len(engine.catalogue))
-    items = engine.catalogue.ids.positions(test["item_id"])
+    items = engine.catalogue.ids.positions(test["item_id"], "test: item_id")
     known = items != UNKNOWN  # an item that is not in the catalogue cannot be found by any system
     rows = users.positions(test["user_id"])[known]
     relevant = sparse.csr_array((np.ones(len(rows), np.int8), (rows, items[known])), shape=shape)
