@@ -163,17 +163,16 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArr
 
     Equal scores put the lower position first; columns of minus infinity are never returned (NO_ITEM, -inf).
     """
-    n_rows, n_items = scores.shape
-    items = np.full((n_rows, k), NO_ITEM, np.int64)
-    best = np.full((n_rows, k), -np.inf, np.float32)
-    cut = min(k, n_items)
-    if cut == 0:
-        return items, best
-    thresholds = np.partition(scores, n_items - cut, axis=1)[:, n_items - cut]
-    for row in range(n_rows):
-        threshold = max(thresholds[row], np.finfo(np.float32).min)  # never -inf
-        reaching = np.flatnonzero(scores[row] >= threshold)
-        order = reaching[np.argsort(-scores[row, reaching], kind="stable")][:cut]
-        items[row, : len(order)] = order
-        best[row, : len(order)] = scores[row, order]
+    items = np.full((len(scores), k), NO_ITEM, np.int64)
+    best = np.full((len(scores), k), -np.inf, np.float32)
+    for row, every in enumerate(scores):
+        # without what is barred: partition slows down tenfold on many equal values
+        places = np.flatnonzero(every > -np.inf)
+        known = every[places]
+        if 0 < k < len(known):
+            reaching = np.flatnonzero(known >= np.partition(known, len(known) - k)[len(known) - k])
+            places, known = places[reaching], known[reaching]
+        order = np.argsort(-known, kind="stable")[:k]
+        items[row, : len(order)] = places[order]
+        best[row, : len(order)] = known[order]
     return items, best

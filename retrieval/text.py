@@ -17,7 +17,7 @@ from retrieval.index import IndexConfig, IndexReport, build_index
 from retrieval.storage import load_array, load_settings, save_settings
 
 # Share of the catalogue below which the allowed items are compared one by one: an approximate index walks past so
-# many others that it returns few of them (a fifth, of 20 in 20,000).
+# many others that it returns few of them (a fifth, of 20 in 20,000), and an exact one spends its time on the others.
 NARROW = 0.05
 
 
@@ -113,7 +113,7 @@ class TextRetriever:
         """Inner products and items (U, depth), within the allowed ones, at the index's own effort."""
         if allowed.all():
             return self.index.search(vectors, depth)  # type: ignore[no-any-return]
-        if self.report.kind != "flat" and allowed.mean() < NARROW:
+        if allowed.mean() < NARROW:
             within = np.flatnonzero(allowed)
             places, products = top_k(vectors @ self.vectors[within].T, depth)
             return products, np.where(places == NO_ITEM, NO_ITEM, within[places] if len(within) else NO_ITEM)
