@@ -8,7 +8,9 @@ import re
 import resource
 import shutil
 import signal
-import time
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -64,32 +66,52 @@ def test_the_manifest_names_every_file_and_the_libraries(root):
     assert manifest["libraries"]["numpy"] == np.__version__
 
 
-def save_in_a_child(root, number):
-    child = os.fork()
-    if not child:
-        write_version(root, writer(number, size=50_000))
-        os._exit(0)
-    return child
+KILLED = """
+import os, signal, sys, types
+from pathlib import Path
+for name in ("encoders", "ranker"):  # without what the whole packages import
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [str(Path(sys.argv[1]) / name)]
+from ranker.artifact import write_version
+root, number, step = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+
+def write(folder):
+    (folder / "part").mkdir()
+    for name in ("a.bin", "part/b.bin", "part/c.bin"):
+        (folder / name).write_bytes(bytes([number]) * 20_000)
+
+steps = 0
+def count(event, _):
+    global steps
+    steps += event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+    if steps == step:
+        steps += 1  # the kill is an event too
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+write_version(root, write)
+"""
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child only writes files
-def test_a_kill_at_any_instant_leaves_the_old_or_the_new_version(root):
-    start = time.monotonic()
-    os.waitpid(save_in_a_child(root, 3), 0)
-    whole = time.monotonic() - start
-    rng = random.Random(0)
-    serving, outcomes = 3, set()
-    for number in range(4, 18):
-        child = save_in_a_child(root, number)
-        time.sleep(rng.uniform(0, 1.6 * whole))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+def killed_while_saving(root, number, step):
+    """Save in a process that kills itself at its ``step``-th file operation; whether it came that far."""
+    arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parents[2]), str(root), str(number), str(step)]
+    done = subprocess.run(arguments, check=False, timeout=60, stderr=subprocess.PIPE)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_version(root):
+    serving, outcomes, number = 2, [], 3
+    while killed_while_saving(root, number, step=2 * (number - 2)):
         found = content(open_version(root))
         assert found in (serving, number)
-        outcomes.add(found == number)
-        serving = found
-    assert outcomes == {True, False}
-    write_version(root, writer(99))  # what the killed left does no harm
+        outcomes.append(found == number)
+        serving, number = found, number + 1
+    assert outcomes == sorted(outcomes)  # the old version up to one instant, the new one from there
+    assert set(outcomes) == {False, True}
+    assert len(outcomes) > 8
+    assert content(write_version(root, writer(99))) == 99  # what the killed left does no harm
     assert content(open_version(root)) == 99
 
 

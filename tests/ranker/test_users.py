@@ -1,5 +1,6 @@
 """Histories that grow: every event in its place, for every reader."""
 
+import sys
 import threading
 
 import numpy as np
@@ -62,22 +63,30 @@ def test_an_id_of_another_kind_is_refused_and_nothing_is_added(ids):
 
 def test_a_reader_sees_a_whole_batch_or_none_of_it():
     users = base([(0, 1, 1.0, 1)])
-    torn, stop = [], threading.Event()
+    torn, current, stop = [], [1], threading.Event()
+
+    def newcomers(n):
+        return range(100 * n, 100 * n + 40)
 
     def read():
         while not stop.is_set():
-            lengths = users.histories([0, *range(100, 140)]).lengths
-            if len({lengths[0] - 1, *lengths[1:]}) > 1:
-                torn.append(lengths)
+            n = current[0]
+            known, *new = users.histories([0, *newcomers(n)]).lengths
+            if set(new) != {int(known > n)}:  # the known user has one event of the base and one of each batch
+                torn.append((n, known, new))
 
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for n in range(100):
-        extend(users, [(user, n % 10, 1.0, n) for user in [0, *range(100, 140)]])
+    for n in range(1, 300):
+        current[0] = n
+        extend(users, [(user, n % 10, 1.0, n) for user in [0, *newcomers(n)]])
     stop.set()
     for reader in readers:
         reader.join()
+    sys.setswitchinterval(interval)
     assert not torn
 
 
