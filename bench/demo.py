@@ -19,8 +19,9 @@ from ranker.evaluation import evaluate, leave_one_out
 console = Console()
 USER = 1
 
+SETTINGS = Path(__file__).with_name("ml-100k.yaml")
 # A fraction of the work, so that the path can be walked in seconds.
-TINY = {"rerank": {"model": {"layers": 1}, "depth": 10, "training": {"max_lists": 100, "validation_lists": 10}}}
+TINY = {"rerank": {"model": {"layers": 1}, "depth": 10, "training": {"max_lists": 300, "validation_lists": 10}}}
 
 
 def main(
@@ -32,6 +33,7 @@ def main(
 ) -> None:
     """Fit, export, recommend, click, and measure, on MovieLens-100K."""
     show_progress()
+    settings = ranker.EngineConfig.from_dict(TINY) if tiny else ranker.EngineConfig.from_yaml(SETTINGS)
     start = time.monotonic()
     paths = load_movielens("ml-100k", folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
@@ -42,7 +44,7 @@ def main(
     )
 
     console.rule("fit")
-    engine = ranker.fit(split.train, items, ranker.EngineConfig.from_dict(TINY if tiny else {}))
+    engine = ranker.fit(split.train, items, settings)
     console.rule("export to ONNX")
     shutil.rmtree(out, ignore_errors=True)
     engine.save(out)

@@ -42,15 +42,15 @@ class TrainingConfig:
         report_to: Where the Hugging Face Trainer sends its curves.
     """
 
-    holdout: Annotated[int, Field(ge=1)] = 2
-    max_lists: Annotated[int, Field(ge=1)] = 4_000
+    holdout: Annotated[int, Field(ge=1)] = 5
+    max_lists: Annotated[int, Field(ge=1)] = 10_000
     negatives: Annotated[int, Field(ge=1)] = 4
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     epochs: Annotated[float, Field(gt=0)] = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 3
+    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 2
     patience: Annotated[int, Field(ge=1)] = 2
     validation_lists: Annotated[int, Field(ge=1)] = 100
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
@@ -73,7 +73,7 @@ class RerankConfig:
     checkpoint: str = DEFAULT_CHECKPOINT
     model: PairCrossEncoderConfig = PairCrossEncoderConfig()
     depth: Annotated[int, Field(ge=1)] = 20
-    context_items: Annotated[int, Field(ge=1)] = 5
+    context_items: Annotated[int, Field(ge=1)] = 3
     training: TrainingConfig = TrainingConfig()
 
 

@@ -134,8 +134,10 @@ def _trained_reranker(
     cross_encoder = PairCrossEncoder.load(settings.checkpoint, settings.model, config.seed)
     texts = PairTexts(catalogue.titles, catalogue.texts, settings.context_items)
     rng = np.random.default_rng(config.seed)
-    train, held_out = lists.split_by_user(settings.training.validation_fraction, rng)
-    validation = held_out.containing_choice(settings.depth)
+    # Only the first candidates are ever re-ranked, so it is among them that it has to tell the chosen one.
+    train, validation = lists.containing_choice(settings.depth).split_by_user(
+        settings.training.validation_fraction, rng
+    )
     logger.info("Fine-tuning the cross-encoder on %d lists.", len(train))
     report = fine_tune(cross_encoder, texts, train, validation, settings.training, config.seed, progress)
     reranker = PairReranker(cross_encoder, texts, settings.depth, Blend())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 from collections.abc import Iterator
@@ -55,11 +56,11 @@ def fine_tune(
 ) -> TrainingReport:
     """Teach a cross-encoder, in place, to tell the chosen item of a list from the others.
 
-    Every training list gives one pair with label 1 (the chosen item) and ``config.negatives`` with label 0 (others
+    Binary cross-entropy over (context, item) pairs (Nogueira & Cho, "Passage Re-ranking with BERT", 2019); every training list gives one pair with label 1 (the chosen item) and ``config.negatives`` with label 0 (others
     from its candidates). After each evaluation the better checkpoint is kept, and the best one is restored at the end.
 
     Args:
-        cross_encoder: The model.
+        cross_encoder: The model; its word embeddings stay as they are.
         texts: Builds its inputs.
         train: Lists to learn from.
         validation: Lists of other users that hold their chosen item, for early stopping.
@@ -85,11 +86,12 @@ def fine_tune(
     shown = validation.take(rng.permutation(len(validation))[: config.validation_lists])
     depth = shown.candidates.items.shape[1]
     examples = _training_pairs(train, texts, config.negatives, rng)
-    steps_per_epoch = max(1, len(examples) // config.batch_size)
-    every = max(1, int(steps_per_epoch * min(1.0, config.epochs)) // config.evaluations_per_epoch)
-    total_steps = max(1, int(steps_per_epoch * config.epochs))
+    total_steps = max(1, int(config.epochs * len(examples) / config.batch_size))
+    every = math.ceil(total_steps / math.ceil(config.epochs * config.evaluations_per_epoch))
     model = cross_encoder.model
     model.config.problem_type = "multi_label_classification"  # transformers' name for binary cross-entropy
+    words = model.get_input_embeddings()
+    words.requires_grad_(False)  # a few thousand pairs teach no words, and the table is most of an optimizer step
     with tempfile.TemporaryDirectory() as folder, _generators_put_back():
         arguments = TrainingArguments(
             output_dir=folder,
@@ -128,6 +130,7 @@ def fine_tune(
         )
         trainer.remove_callback(PrinterCallback)  # it comes where there is no bar, and a library prints nothing
         trainer.train()
+    words.requires_grad_(True)
     model.eval()
     history = trainer.state.log_history
     measured = tuple((int(row["step"]), float(row["eval_ndcg"])) for row in history if "eval_ndcg" in row)
