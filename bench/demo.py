@@ -49,8 +49,7 @@ def main(
     shutil.rmtree(out, ignore_errors=True)
     engine.save(out)
     exported = ranker.export(engine, out)
-    for part, report in exported.reports.items():
-        console.print(f"[bold]{part}[/]: {report}", highlight=False)
+    console.print(gate_table(exported))
     engine = exported.engine
 
     console.rule(f"recommend to user {USER}, who last liked")
@@ -97,6 +96,18 @@ def ranked_table(ranking: pd.DataFrame, items: pd.DataFrame, before: pd.DataFram
         was = ranks.get(row.item_id)
         moved = [] if before is None else ["new" if was is None else f"{was}" if was != row.rank else "same"]
         table.add_row(str(row.rank), row.title, str(row.year), row.genres, f"{row.score:.2f}", *moved)
+    return table
+
+
+def gate_table(exported: ranker.EngineExport) -> Table:
+    """What each tried precision cost each transformer at its own task."""
+    table = Table("part", "precision", "metric", "torch", "ONNX", "loss", "size", "")
+    for row in exported.gates.itertuples():
+        verdict = "passed" if row.passed else "refused"
+        table.add_row(
+            row.part, row.precision, row.metric, f"{row.original:.4f}", f"{row.exported:.4f}", f"{row.loss:+.1%}",
+            f"{row.megabytes:.0f} MB", verdict,
+        )  # fmt: skip
     return table
 
 
