@@ -28,7 +28,8 @@ class TrainingConfig:
     """How the cross-encoder is fine-tuned on labelled lists.
 
     Attributes:
-        holdout: Newest events of each user that the candidates' sources do not see; each becomes a labelled list.
+        holdout: Newest events of each user that the candidates' sources do not see, at most half of the user's; each
+            becomes a labelled list.
         max_lists: Labelled lists at most; a random sample of users where there are more.
         negatives: Candidates beside the chosen item in a training list, labelled 0.
         validation_fraction: Share of users whose lists are kept for early stopping and for the blend.
