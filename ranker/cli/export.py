@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ranker.cli.arguments import Model, check_target, loaded
+from ranker.cli.arguments import Model, loaded
 from ranker.cli.output import Output
 
 
@@ -34,6 +34,7 @@ def export(
     """
     import ranker
     from ranker import EngineConfig
+    from ranker.artifact import check_target
 
     output: Output = ctx.obj
     target = model if out is None else out
