@@ -21,10 +21,12 @@ from ranker.data import load_movielens
 from ranker.evaluation import bootstrap_mean, leave_one_out, paired_bootstrap, per_user_metrics
 from ranker.evaluation import evaluate as evaluate_engine
 from retrieval.catalogue import Catalogue
+from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.interactions import Interactions
 
 METRIC = "ndcg@10"
 PEER = "implicit ALS"
+RRF = "reciprocal rank fusion"
 # implicit's ALS over a fixed grid; the same confidence, 1 + alpha * rating, as the library's source
 GRID = {"factors": [32, 64, 128], "regularization": [0.1, 1.0, 10.0], "alpha": [0.2, 1.0, 5.0]}
 PROTOCOL = (
@@ -62,7 +64,7 @@ def main(
         engine = ranker.fit(split.train, items, ranker.EngineConfig.from_dict({**tree, "seed": seed}))
         seconds["fit"].append(time.perf_counter() - clock)
         clock = time.perf_counter()
-        result = evaluate_engine(engine, split.test)
+        result = evaluate_engine(engine, split.test, others={RRF: reciprocal_ranks(engine)})
         seconds["evaluate"].append(time.perf_counter() - clock)
         tables = {PEER: peer(split.train, split.test, items, seed=seed, **chosen), **result.per_user}
         for name, table in tables.items():
@@ -70,6 +72,12 @@ def main(
     # a user's metric is the mean over seeds, so that intervals are over users
     per_user = {name: pd.concat(tables).groupby("user_id").mean() for name, tables in runs.items()}
     report(per_user, chosen, seconds, out)
+
+
+def reciprocal_ranks(engine: ranker.Engine) -> FusedRetriever:
+    """The engine's sources fused without learned weights."""
+    sources = engine.retriever.sources
+    return FusedRetriever(sources, dict.fromkeys(sources, 1.0), FusionConfig(method="rrf"))
 
 
 def tuned_peer(split: ranker.evaluation.Split, items: pd.DataFrame, grid: dict[str, list[float]]) -> dict[str, float]:
