@@ -19,8 +19,9 @@ from ranker.evaluation import evaluate, leave_one_out
 console = Console()
 USER = 1
 
+SETTINGS = Path(__file__).with_name("ml-100k.yaml")
 # A fraction of the work, so that the path can be walked in seconds.
-TINY = {"rerank": {"model": {"layers": 1}, "depth": 10, "training": {"max_lists": 100, "validation_lists": 10}}}
+TINY = {"rerank": {"model": {"layers": 1}, "depth": 10, "training": {"max_lists": 300, "validation_lists": 10}}}
 
 
 def main(
@@ -32,6 +33,7 @@ def main(
 ) -> None:
     """Fit, export, recommend, click, and measure, on MovieLens-100K."""
     show_progress()
+    settings = ranker.EngineConfig.from_dict(TINY) if tiny else ranker.EngineConfig.from_yaml(SETTINGS)
     start = time.monotonic()
     paths = load_movielens("ml-100k", folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
@@ -42,13 +44,12 @@ def main(
     )
 
     console.rule("fit")
-    engine = ranker.fit(split.train, items, ranker.EngineConfig.from_dict(TINY if tiny else {}))
+    engine = ranker.fit(split.train, items, settings)
     console.rule("export to ONNX")
     shutil.rmtree(out, ignore_errors=True)
     engine.save(out)
     exported = ranker.export(engine, out)
-    for part, report in exported.reports.items():
-        console.print(f"[bold]{part}[/]: {report}", highlight=False)
+    console.print(gate_table(exported))
     engine = exported.engine
 
     console.rule(f"recommend to user {USER}, who last liked")
@@ -95,6 +96,18 @@ def ranked_table(ranking: pd.DataFrame, items: pd.DataFrame, before: pd.DataFram
         was = ranks.get(row.item_id)
         moved = [] if before is None else ["new" if was is None else f"{was}" if was != row.rank else "same"]
         table.add_row(str(row.rank), row.title, str(row.year), row.genres, f"{row.score:.2f}", *moved)
+    return table
+
+
+def gate_table(exported: ranker.EngineExport) -> Table:
+    """What each tried precision cost each transformer at its own task."""
+    table = Table("part", "precision", "metric", "torch", "ONNX", "loss", "size", "")
+    for row in exported.gates.itertuples():
+        verdict = "passed" if row.passed else "refused"
+        table.add_row(
+            row.part, row.precision, row.metric, f"{row.original:.4f}", f"{row.exported:.4f}", f"{row.loss:+.1%}",
+            f"{row.megabytes:.0f} MB", verdict,
+        )  # fmt: skip
     return table
 
 

@@ -16,15 +16,17 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 import ranker
-from bench.demo import TINY, console, quality_table, show_progress
+from bench.demo import SETTINGS, TINY, console, quality_table, show_progress
 from ranker.data import load_movielens
 from ranker.evaluation import bootstrap_mean, leave_one_out, paired_bootstrap, per_user_metrics
 from ranker.evaluation import evaluate as evaluate_engine
 from retrieval.catalogue import Catalogue
+from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.interactions import Interactions
 
 METRIC = "ndcg@10"
 PEER = "implicit ALS"
+RRF = "reciprocal rank fusion"
 # implicit's ALS over a fixed grid; the same confidence, 1 + alpha * rating, as the library's source
 GRID = {"factors": [32, 64, 128], "regularization": [0.1, 1.0, 10.0], "alpha": [0.2, 1.0, 5.0]}
 PROTOCOL = (
@@ -39,7 +41,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the data set is kept.")] = Path("data"),
     out: Annotated[Path, typer.Option(help="Where tables and per-user results go.")] = Path("runs/quality"),
     seeds: Annotated[int, typer.Option(help="How many seeds, counted from 0.")] = 3,
-    config: Annotated[Path | None, typer.Option(help="Settings of the engine, YAML.")] = None,
+    config: Annotated[Path, typer.Option(help="Settings of the engine, YAML.")] = SETTINGS,
     validation: Annotated[bool, typer.Option(help="Test on the second last rating: for choosing settings.")] = False,
     tiny: Annotated[bool, typer.Option(help="One seed and a fraction of the work, to try the path.")] = False,
 ) -> None:
@@ -47,8 +49,7 @@ def main(
     show_progress()
     paths = load_movielens("ml-100k", folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
-    settings = ranker.EngineConfig.from_yaml(config) if config else ranker.EngineConfig()
-    tree = TINY if tiny else settings.to_dict()
+    tree = TINY if tiny else ranker.EngineConfig.from_yaml(config).to_dict()
     split = leave_one_out(interactions)
     if validation:
         split = leave_one_out(split.train)
@@ -63,7 +64,7 @@ def main(
         engine = ranker.fit(split.train, items, ranker.EngineConfig.from_dict({**tree, "seed": seed}))
         seconds["fit"].append(time.perf_counter() - clock)
         clock = time.perf_counter()
-        result = evaluate_engine(engine, split.test)
+        result = evaluate_engine(engine, split.test, others={RRF: reciprocal_ranks(engine)})
         seconds["evaluate"].append(time.perf_counter() - clock)
         tables = {PEER: peer(split.train, split.test, items, seed=seed, **chosen), **result.per_user}
         for name, table in tables.items():
@@ -71,6 +72,12 @@ def main(
     # a user's metric is the mean over seeds, so that intervals are over users
     per_user = {name: pd.concat(tables).groupby("user_id").mean() for name, tables in runs.items()}
     report(per_user, chosen, seconds, out)
+
+
+def reciprocal_ranks(engine: ranker.Engine) -> FusedRetriever:
+    """The engine's sources fused without learned weights."""
+    sources = engine.retriever.sources
+    return FusedRetriever(sources, dict.fromkeys(sources, 1.0), FusionConfig(method="rrf"))
 
 
 def tuned_peer(split: ranker.evaluation.Split, items: pd.DataFrame, grid: dict[str, list[float]]) -> dict[str, float]:

@@ -130,6 +130,13 @@ def load_model(auto_class: Any, folder: Path, config: PretrainedConfig) -> PreTr
     return model  # type: ignore[no-any-return]
 
 
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer in the Hugging Face layout."""
+    with _quiet_transformers():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
 def resolve_device(device: str) -> torch.device:
     """Turn "auto" into CUDA where there is a device and CPU elsewhere; ConfigError for an unusable name."""
     if device == "auto":
@@ -180,7 +187,7 @@ def _from_hub(checkpoint: str) -> Path:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    # from_pretrained draws a bar and reports every unread key; what matters of it is checked in load_model
+    # from_pretrained and save_pretrained draw bars, and the first reports every unread key; load_model checks those
     log = transformers.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(logging.ERROR)

@@ -168,7 +168,7 @@ def _export(
         tried.append(
             PrecisionReport(precision, verdict.passed, verdict.changes, verdict.agreement, size, size / full_size)
         )
-        logger.info("%s", tried[-1])
+        logger.debug("%s", tried[-1])
         if verdict.passed:
             report = ExportReport(precision, config.tolerance, tuple(tried))
             write_manifest(draft, manifest(report))

@@ -21,7 +21,14 @@ from transformers import (
 )
 
 from encoders.batching import TextTokenizer, TokenBatch, fill_rows
-from encoders.checkpoint import load_config, load_model, load_tokenizer, resolve_checkpoint, resolve_device
+from encoders.checkpoint import (
+    load_config,
+    load_model,
+    load_tokenizer,
+    resolve_checkpoint,
+    resolve_device,
+    save_checkpoint,
+)
 from encoders.errors import ConfigError
 from encoders.text import pad_id, token_limit
 
@@ -122,8 +129,7 @@ class PairCrossEncoder:
 
     def save(self, folder: str | Path) -> None:
         """Write the model (safetensors) and the tokenizer as Hugging Face does; `load` reads them."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        save_checkpoint(self.model, self.tokenizer, folder)
 
     @torch.inference_mode()
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:

@@ -44,7 +44,7 @@ def open_session(
         threads: threads within one operator; None leaves ONNX Runtime one per physical core.
 
     Returns:
-        The session; the provider that it got is logged at info level.
+        The session; `provider` says which one it got.
 
     Raises:
         ArtifactError: the file is missing or is no ONNX graph that this ONNX Runtime can run.
@@ -64,7 +64,7 @@ def open_session(
         session = OnnxSession(loaded, path)
     except Exception as error:  # ONNX Runtime's error classes share no base but Exception
         raise ArtifactError(f"{path} is not a graph that ONNX Runtime can run: {str(error).splitlines()[0]}") from error
-    logger.info("%s runs on %s", path, session.provider)
+    logger.debug("%s runs on %s", path, session.provider)
     return session
 
 

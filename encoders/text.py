@@ -19,6 +19,7 @@ from encoders.checkpoint import (
     load_tokenizer,
     resolve_checkpoint,
     resolve_device,
+    save_checkpoint,
 )
 from encoders.pooling import Pooling, pool, resolve_pooling, save_pooling
 
@@ -121,8 +122,7 @@ class TextEncoder:
 
     def save(self, folder: str | Path) -> None:
         """Write model (safetensors), tokenizer and pooling into this empty folder; `load` reads it back."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        save_checkpoint(self.model, self.tokenizer, folder)
         save_pooling(Path(folder), self.pooling)
 
     @torch.inference_mode()

@@ -64,8 +64,7 @@ def write_version(root: Path, write: Callable[[Path], None]) -> Path:
     Raises:
         ArtifactError: ``root`` is something else, or the disk refused; what was there before is untouched.
     """
-    if _holds_something_else(root):
-        raise ArtifactError(f"{root}: exists and holds no saved engine. Choose another folder, or empty this one.")
+    check_target(root)
     temporary = root / f".{uuid.uuid4().hex}.tmp"
     written = [temporary]
     try:
@@ -79,7 +78,8 @@ def write_version(root: Path, write: Callable[[Path], None]) -> Path:
         _replace(root / CURRENT, target.name)
     except BaseException as error:
         for folder in written:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.name != _serving(root):  # a refusal may come after the new name was written
+                shutil.rmtree(folder, ignore_errors=True)
         reason = _refusal(error)
         if reason is None:
             raise
@@ -91,11 +91,23 @@ def write_version(root: Path, write: Callable[[Path], None]) -> Path:
     return target
 
 
-def _holds_something_else(root: Path) -> bool:
-    """Whether a folder holds anything but engines and what a save that was killed left behind."""
+def check_target(root: Path) -> None:
+    """Refuse a folder that holds anything but engines and what a save that was killed left behind.
+
+    Raises:
+        ArtifactError: It does.
+    """
     if not root.exists() or (root / CURRENT).exists():
-        return False
-    return not root.is_dir() or any(not LEFTOVER.fullmatch(path.name) for path in root.iterdir())
+        return
+    if not root.is_dir() or any(not LEFTOVER.fullmatch(path.name) for path in root.iterdir()):
+        raise ArtifactError(f"{root}: exists and holds no saved engine. Choose another folder, or empty this one.")
+
+
+def _serving(root: Path) -> str:
+    try:
+        return (root / CURRENT).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _named(temporary: Path, root: Path) -> Path:

@@ -28,7 +28,8 @@ class TrainingConfig:
     """How the cross-encoder is fine-tuned on labelled lists.
 
     Attributes:
-        holdout: Newest events of each user that the candidates' sources do not see; each becomes a labelled list.
+        holdout: Newest events of each user that the candidates' sources do not see, at most half of the user's; each
+            becomes a labelled list.
         max_lists: Labelled lists at most; a random sample of users where there are more.
         negatives: Candidates beside the chosen item in a training list, labelled 0.
         validation_fraction: Share of users whose lists are kept for early stopping and for the blend.
@@ -42,15 +43,15 @@ class TrainingConfig:
         report_to: Where the Hugging Face Trainer sends its curves.
     """
 
-    holdout: Annotated[int, Field(ge=1)] = 2
-    max_lists: Annotated[int, Field(ge=1)] = 4_000
+    holdout: Annotated[int, Field(ge=1)] = 5
+    max_lists: Annotated[int, Field(ge=1)] = 10_000
     negatives: Annotated[int, Field(ge=1)] = 4
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     epochs: Annotated[float, Field(gt=0)] = 1.0
     batch_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 3
+    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 2
     patience: Annotated[int, Field(ge=1)] = 2
     validation_lists: Annotated[int, Field(ge=1)] = 100
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
@@ -73,7 +74,7 @@ class RerankConfig:
     checkpoint: str = DEFAULT_CHECKPOINT
     model: PairCrossEncoderConfig = PairCrossEncoderConfig()
     depth: Annotated[int, Field(ge=1)] = 20
-    context_items: Annotated[int, Field(ge=1)] = 5
+    context_items: Annotated[int, Field(ge=1)] = 3
     training: TrainingConfig = TrainingConfig()
 
 

@@ -46,6 +46,29 @@ class EngineExport:
     engine: Engine
     reports: dict[str, ExportReport]
 
+    @property
+    def gates(self) -> pd.DataFrame:
+        """One row per part, tried precision and metric: what it was, what it became, and whether that passed."""
+        return pd.DataFrame(
+            [
+                {
+                    "part": part,
+                    "precision": tried.precision,
+                    "passed": tried.passed,
+                    "metric": change.name,
+                    "original": change.original,
+                    "exported": change.exported,
+                    "loss": change.loss,
+                    "loss_low": change.low,
+                    "loss_high": change.high,
+                    "megabytes": tried.bytes / 1e6,
+                }
+                for part, report in self.reports.items()
+                for tried in report.tried
+                for change in tried.changes
+            ]
+        )
+
 
 def export(engine: Engine, folder: Path | str) -> EngineExport:
     """Write the engine, its transformers as ONNX, as a new version of ``folder``, and load it.
@@ -96,7 +119,12 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             training=engine.training,
         )
         save_engine(exported, Path(folder))
-    return EngineExport(load_engine(folder), reports)
+    engine = load_engine(folder)
+    logger.info(
+        "Serving %s.",
+        ", ".join(f"the {part.replace('_', '-')} in {report.chosen}" for part, report in reports.items()),
+    )
+    return EngineExport(engine, reports)
 
 
 def retrieval_task(histories: Histories, catalogue: Catalogue, rng: np.random.Generator) -> RetrievalTask:

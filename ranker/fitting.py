@@ -13,7 +13,7 @@ from encoders import PairCrossEncoder, TextEncoder
 from encoders.errors import ConfigError
 from ranker.config import EngineConfig, SourceName
 from ranker.engine import Engine
-from ranker.lists import LabelledLists, held_out_events, labelled_lists
+from ranker.lists import LabelledLists, held_out_events, held_out_sizes, labelled_lists
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts, Reranker
 from ranker.training import TrainingReport, fine_tune
@@ -113,9 +113,10 @@ def _lists_and_weights(
     training = config.rerank.training
     liked = histories.liked()
     rng = np.random.default_rng(config.seed)
-    events = held_out_events(liked, training.holdout, training.max_lists, rng)
+    sizes = held_out_sizes(liked, training.holdout)
+    events = held_out_events(liked, sizes, training.max_lists, rng)
     logger.info("Holding out the newest events of each user: %d lists to learn from.", len(events))
-    sources = _sources(liked.without_latest(training.holdout), vectors, config)
+    sources = _sources(liked.without_latest(sizes), vectors, config)
     if weights is None:
         equal = FusedRetriever(sources, dict.fromkeys(sources, 1.0), config.fusion)
         lists = labelled_lists(liked, events, equal, len(vectors))
@@ -134,8 +135,10 @@ def _trained_reranker(
     cross_encoder = PairCrossEncoder.load(settings.checkpoint, settings.model, config.seed)
     texts = PairTexts(catalogue.titles, catalogue.texts, settings.context_items)
     rng = np.random.default_rng(config.seed)
-    train, held_out = lists.split_by_user(settings.training.validation_fraction, rng)
-    validation = held_out.containing_choice(settings.depth)
+    # Only the first candidates are ever re-ranked, so it is among them that it has to tell the chosen one.
+    train, validation = lists.containing_choice(settings.depth).split_by_user(
+        settings.training.validation_fraction, rng
+    )
     logger.info("Fine-tuning the cross-encoder on %d lists.", len(train))
     report = fine_tune(cross_encoder, texts, train, validation, settings.training, config.seed, progress)
     reranker = PairReranker(cross_encoder, texts, settings.depth, Blend())

@@ -45,31 +45,42 @@ class LabelledLists:
         return self.take(np.flatnonzero(~in_second)), self.take(np.flatnonzero(in_second))
 
 
-def held_out_events(log: Histories, holdout: int, max_events: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """The newest ``holdout`` positive events of each user who has more than that, as positions in ``log.items``.
+def held_out_sizes(log: Histories, holdout: int) -> NDArray[np.int64]:
+    """How many of each user's newest events to hold out, (U,): ``holdout``, but no more than half of what there is."""
+    return np.minimum(holdout, log.lengths // 2)
+
+
+def held_out_events(
+    log: Histories, sizes: NDArray[np.int64], max_events: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The newest events of each user, as positions in ``log.items``.
 
     An event on an item that the user had before is passed over: a seen item is never shown, so it cannot be chosen.
 
     Args:
         log: Every user's history, positive events only.
-        holdout: Events of each user.
+        sizes: (U,) how many of each user, see ``held_out_sizes``.
         max_events: How many in all, at most; whole users are left out at random beyond that.
         rng: Chooses them.
 
     Raises:
-        InputError: No user has more than ``holdout`` events.
+        InputError: No user has two events.
     """
-    eligible = rng.permutation(np.flatnonzero(log.lengths > holdout))[: max(1, max_events // holdout)]
-    if not len(eligible):
+    users = rng.permutation(np.flatnonzero(sizes))
+    users = np.sort(users[np.cumsum(sizes[users]) <= max(max_events, sizes.max(initial=0))])
+    if not len(users):
         raise InputError(
-            f"None of {len(log)} users has more than {holdout} positive events, so nothing can be held out to learn "
-            "from. Lower rerank.training.holdout, or set fusion.weights and rerank.enabled: false."
+            f"None of {len(log)} users has two positive events or more, so nothing can be held out to learn from. "
+            "Give fusion.weights and set rerank.enabled: false."
         )
-    eligible.sort()
-    events = (log.indptr[eligible + 1][:, None] - np.arange(holdout, 0, -1)).ravel()
-    owners = np.repeat(eligible, holdout)
-    fresh = [log.items[e] not in log.items[log.indptr[row] : e] for e, row in zip(events, owners, strict=True)]
-    return np.compress(fresh, events)
+    newest = [np.arange(log.indptr[user + 1] - sizes[user], log.indptr[user + 1]) for user in users]
+    fresh = [
+        event
+        for user, events in zip(users, newest, strict=True)
+        for event in events
+        if log.items[event] not in log.items[log.indptr[user] : event]
+    ]
+    return np.array(fresh, np.int64)
 
 
 def labelled_lists(log: Histories, events: NDArray[np.int64], retriever: FusedRetriever, n_items: int) -> LabelledLists:

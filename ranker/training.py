@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, Trainer, TrainingArguments
+from tqdm import tqdm
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from encoders import PairCrossEncoder
 from encoders.errors import ExtraError, InputError
@@ -22,6 +33,8 @@ from ranker.config import TrainingConfig
 from ranker.lists import LabelledLists
 from ranker.reranker import PairTexts
 from retrieval.candidates import NO_ITEM
+
+logger = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
 Example = tuple[Pair, float]
@@ -55,11 +68,12 @@ def fine_tune(
 ) -> TrainingReport:
     """Teach a cross-encoder, in place, to tell the chosen item of a list from the others.
 
-    Every training list gives one pair with label 1 (the chosen item) and ``config.negatives`` with label 0 (others
-    from its candidates). After each evaluation the better checkpoint is kept, and the best one is restored at the end.
+    Binary cross-entropy over (context, item) pairs (Nogueira & Cho, "Passage Re-ranking with BERT", 2019). Every
+    training list gives one pair with label 1 (the chosen item) and ``config.negatives`` with label 0 (others from its
+    candidates). After each evaluation the better checkpoint is kept, and the best one is restored at the end.
 
     Args:
-        cross_encoder: The model.
+        cross_encoder: The model; its word embeddings stay as they are.
         texts: Builds its inputs.
         train: Lists to learn from.
         validation: Lists of other users that hold their chosen item, for early stopping.
@@ -85,11 +99,12 @@ def fine_tune(
     shown = validation.take(rng.permutation(len(validation))[: config.validation_lists])
     depth = shown.candidates.items.shape[1]
     examples = _training_pairs(train, texts, config.negatives, rng)
-    steps_per_epoch = max(1, len(examples) // config.batch_size)
-    every = max(1, int(steps_per_epoch * min(1.0, config.epochs)) // config.evaluations_per_epoch)
-    total_steps = max(1, int(steps_per_epoch * config.epochs))
+    total_steps = max(1, int(config.epochs * len(examples) / config.batch_size))
+    every = math.ceil(total_steps / math.ceil(config.epochs * config.evaluations_per_epoch))
     model = cross_encoder.model
     model.config.problem_type = "multi_label_classification"  # transformers' name for binary cross-entropy
+    words = model.get_input_embeddings()
+    words.requires_grad_(False)  # a few thousand pairs teach no words, and the table is most of an optimizer step
     with tempfile.TemporaryDirectory() as folder, _generators_put_back():
         arguments = TrainingArguments(
             output_dir=folder,
@@ -112,7 +127,7 @@ def fine_tune(
             label_names=["labels"],
             report_to=config.report_to,
             logging_strategy="no" if config.report_to == "none" else "steps",
-            disable_tqdm=not progress,
+            disable_tqdm=True,  # its bar prints dictionaries of figures between the lines
             use_cpu=model.device.type == "cpu",
             dataloader_pin_memory=model.device.type != "cpu",
             seed=seed,
@@ -124,15 +139,35 @@ def fine_tune(
             eval_dataset=_Pairs(_list_pairs(shown, texts)),
             data_collator=_Collator(cross_encoder),
             compute_metrics=lambda prediction: {"ndcg": _mean_ndcg(prediction, depth)},
-            callbacks=[EarlyStoppingCallback(config.patience)],
+            callbacks=[EarlyStoppingCallback(config.patience), _Progress(progress)],
         )
         trainer.remove_callback(PrinterCallback)  # it comes where there is no bar, and a library prints nothing
         trainer.train()
+    words.requires_grad_(True)
     model.eval()
     history = trainer.state.log_history
     measured = tuple((int(row["step"]), float(row["eval_ndcg"])) for row in history if "eval_ndcg" in row)
     best = max(measured, key=lambda entry: entry[1])[0]
     return TrainingReport(len(examples), int(trainer.state.global_step), best, measured)
+
+
+class _Progress(TrainerCallback):
+    """One bar over the steps, and a note of each evaluation."""
+
+    def __init__(self, shown: bool) -> None:
+        self._bar = tqdm(desc="fine-tuning", unit="step", disable=None if shown else True)
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self._bar.reset(state.max_steps)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self._bar.update()
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        logger.info("Step %d: NDCG@10 on validation %.4f.", state.global_step, kwargs["metrics"]["eval_ndcg"])
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self._bar.close()
 
 
 @contextmanager

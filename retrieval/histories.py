@@ -93,8 +93,8 @@ class Histories:
         lengths = np.minimum(self.lengths, n)
         return self._slices(self.indptr[1:] - lengths, lengths)
 
-    def without_latest(self, n: int) -> Histories:
-        """Each row but its newest ``n`` events."""
+    def without_latest(self, n: int | NDArray[np.int64]) -> Histories:
+        """Each row but its newest ``n`` events; ``n`` is one number or one for each row."""
         return self._slices(self.indptr[:-1], np.maximum(self.lengths - n, 0))
 
     def recency(self, half_life: float | None) -> NDArray[np.float32]:

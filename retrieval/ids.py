@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,7 +89,7 @@ class IdMap:
         """Ids typed on a command line, as this map's own kind; what is no integer stays as it is (unknown)."""
         if not self.are_integers:
             return list(texts)
-        return [int(text) if text.lstrip("-").isdigit() else text for text in texts]
+        return [int(text) if re.fullmatch(r"-?[0-9]+", text) else text for text in texts]
 
     def save(self, path: Path) -> None:
         """Write the ids as a one-column Parquet file."""

@@ -78,15 +78,6 @@ def loaded(model: Path) -> Iterator[Engine]:
         engine.log.close()
 
 
-def check_target(folder: Path) -> None:
-    """Refuse, before hours of work, a folder that holds something else than engines."""
-    from encoders.errors import ArtifactError
-    from ranker.artifact import CURRENT
-
-    if folder.exists() and not (folder / CURRENT).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"{folder}: exists and holds no saved engine. Choose another folder, or empty this one.")
-
-
 def column_names(mappings: Sequence[str] | None) -> dict[str, str | list[str]]:
     """Names of columns from ``ours=theirs,…``; ``theirs`` may be several, joined by plus signs."""
     from encoders.errors import InputError

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ranker.cli.arguments import Model, check_target, loaded
+from ranker.cli.arguments import Model, loaded
 from ranker.cli.output import Output
 
 
@@ -32,10 +32,9 @@ def export(
     Example:
         ranker export model --precision int8,fp32 --tolerance 0.02
     """
-    import pandas as pd
-
     import ranker
     from ranker import EngineConfig
+    from ranker.artifact import check_target
 
     output: Output = ctx.obj
     target = model if out is None else out
@@ -49,22 +48,5 @@ def export(
         engine.config = EngineConfig.from_dict(tree)
         exported = ranker.export(engine, target)
         exported.engine.log.close()
-    rows = [
-        {
-            "part": part,
-            "precision": tried.precision,
-            "passed": tried.passed,
-            "metric": change.name,
-            "original": change.original,
-            "exported": change.exported,
-            "loss": change.loss,
-            "loss_low": change.low,
-            "loss_high": change.high,
-            "megabytes": tried.bytes / 1e6,
-        }
-        for part, report in exported.reports.items()
-        for tried in report.tried
-        for change in tried.changes
-    ]
     chosen = {part: report.chosen for part, report in exported.reports.items()}
-    output.show(gates=pd.DataFrame(rows), chosen=chosen, saved=target)
+    output.show(gates=exported.gates, chosen=chosen, saved=target)

@@ -17,7 +17,6 @@ from ranker.cli.arguments import (
     OnBadRows,
     Seed,
     Unit,
-    check_target,
     column_names,
 )
 from ranker.cli.info import engine_facts
@@ -71,6 +70,7 @@ def fit(
         ranker fit log.csv films.csv --out model --columns user_id=visitor --item-columns text=title+genres
     """
     import ranker
+    from ranker.artifact import check_target
 
     output: Output = ctx.obj
     settings = read_config(config, seed, fast)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import sparse
 from encoders.errors import InputError
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.metrics import coverage, per_user_metrics
-from retrieval.candidates import Requests
+from retrieval.candidates import Requests, Retriever
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, IdMap
 
@@ -60,12 +61,20 @@ class Evaluation:
         )
 
 
-def evaluate(engine: Engine, test: pd.DataFrame, *, cutoffs: Sequence[int] = (5, 10, 20), seed: int = 0) -> Evaluation:
+def evaluate(
+    engine: Engine,
+    test: pd.DataFrame,
+    *,
+    others: Mapping[str, Retriever] = MappingProxyType({}),
+    cutoffs: Sequence[int] = (5, 10, 20),
+    seed: int = 0,
+) -> Evaluation:
     """Rank the whole catalogue, less what they had seen, for every user of the test.
 
     Args:
         engine: Fitted on events that hold none of the test's.
         test: ``user_id, item_id``: what users did afterwards; every row is relevant.
+        others: Name → retriever over the same catalogue, to be judged beside the engine's own.
         cutoffs: Ranks at which metrics are taken; 10 must be among them.
         seed: Of the bootstrap.
 
@@ -80,7 +89,8 @@ def evaluate(engine: Engine, test: pd.DataFrame, *, cutoffs: Sequence[int] = (5,
     lists: dict[str, list[NDArray[np.int64]]] = {}
     for _, requests in Requests(histories, everything).blocks():
         candidates = engine.retriever.retrieve(requests, max(k, engine.config.rerank.depth))
-        found = {name: source.retrieve(requests, k) for name, source in engine.retriever.sources.items()}
+        retrievers = {**engine.retriever.sources, **others}
+        found = {name: retriever.retrieve(requests, k) for name, retriever in retrievers.items()}
         found[CANDIDATES] = candidates.head(k)
         found[ENGINE] = engine.reranker.rerank(requests, candidates).head(k)
         for name, ranked in found.items():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.errors import InputError
-from ranker.lists import held_out_events, labelled_lists
+from ranker.lists import held_out_events, held_out_sizes, labelled_lists
 from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.histories import Histories
 from retrieval.popularity import PopularityConfig, PopularityRetriever
@@ -28,40 +28,44 @@ def retriever(histories, depth=5):
     return FusedRetriever({"popularity": source}, {"popularity": 1.0}, FusionConfig(depth=depth))
 
 
+def hold_out(histories, holdout, most=100, seed=0):
+    sizes = held_out_sizes(histories, holdout)
+    return held_out_events(histories, sizes, most, np.random.default_rng(seed)), histories.without_latest(sizes)
+
+
 @given(LOGS, st.integers(1, 3), st.integers(1, 20), st.integers(0, 3))
-def test_the_newest_events_of_those_who_have_more_are_held_out(users, holdout, most, seed):
+def test_the_newest_events_are_held_out_but_no_more_than_half(users, holdout, most, seed):
     histories = log(users)
-    eligible = [row for row, user in enumerate(users) if len(user) > holdout]
-    rng = np.random.default_rng(seed)
-    if not eligible:
-        with pytest.raises(InputError, match=f"None of {len(users)} users has more than {holdout} positive events"):
-            held_out_events(histories, holdout, most, rng)
+    sizes = [min(holdout, len(user) // 2) for user in users]
+    if not any(sizes):
+        with pytest.raises(InputError, match=f"None of {len(users)} users has two positive events"):
+            hold_out(histories, holdout, most, seed)
         return
-    events = held_out_events(histories, holdout, most, rng)
-    assert len(events) <= max(most, holdout)
+    events, rest = hold_out(histories, holdout, most, seed)
+    assert rest.lengths.tolist() == [len(user) - size for user, size in zip(users, sizes, strict=True)]
+    assert len(events) <= max(most, *sizes)
     assert len(np.unique(events)) == len(events)
     for event in events:
         row = histories.rows[event]
-        assert row in eligible
-        assert event >= histories.indptr[row + 1] - holdout
+        assert event >= histories.indptr[row + 1] - sizes[row]
         assert histories.items[event] not in histories.items[histories.indptr[row] : event]
-    if most >= holdout * len(users):  # nobody is left out: every fresh one of the newest is there
+    if most >= sum(sizes):  # nobody is left out: every fresh one of the newest is there
         expected = [
             (row, item)
-            for row in eligible
-            for place, item in enumerate(users[row])
-            if place >= len(users[row]) - holdout and item not in users[row][:place]
+            for row, user in enumerate(users)
+            for place, item in enumerate(user)
+            if place >= len(user) - sizes[row] and item not in user[:place]
         ]
         found = list(zip(histories.rows[events].tolist(), histories.items[events].tolist(), strict=True))
         assert found == expected
 
 
 @settings(deadline=None)
-@given(LOGS.filter(lambda users: any(len(user) > 2 for user in users)), st.integers(1, 8))
+@given(LOGS.filter(lambda users: any(len(user) > 1 for user in users)), st.integers(1, 8))
 def test_a_list_knows_only_what_was_before_its_event(users, depth):
     histories = log(users)
-    events = held_out_events(histories, 2, 100, np.random.default_rng(0))
-    lists = labelled_lists(histories, events, retriever(histories.without_latest(2), depth), N_ITEMS)
+    events, rest = hold_out(histories, 2)
+    lists = labelled_lists(histories, events, retriever(rest, depth), N_ITEMS)
     assert len(lists) == len(events)
     own = lists.requests.histories
     for at, event in enumerate(events):
@@ -90,8 +94,8 @@ def test_scores_do_not_depend_on_what_came_later():
 @pytest.fixture
 def lists():
     histories = log([[0, 1, 2, 3], [4, 5, 0], [2, 2, 1, 7], [8, 9, 3]])
-    events = held_out_events(histories, 2, 100, np.random.default_rng(0))
-    return labelled_lists(histories, events, retriever(histories.without_latest(2), 8), N_ITEMS)
+    events, rest = hold_out(histories, 2)
+    return labelled_lists(histories, events, retriever(rest, 8), N_ITEMS)
 
 
 def test_lists_that_hold_their_choice_are_cut_to_the_depth(lists):
