@@ -23,17 +23,15 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def fitted(checkpoint):
-    """A fitted engine that no test may give feedback to or save."""
+    """A fitted engine that no test may give feedback to or save anywhere else."""
     return ranker.fit(tiny_engine.interactions(), tiny_engine.items(), tiny_engine.config(checkpoint), progress=False)
 
 
 @pytest.fixture(scope="session")
-def saved(checkpoint, tmp_path_factory):
-    """A folder that holds the same engine; no test may write to it."""
+def saved(fitted, tmp_path_factory):
+    """A folder that holds the fitted engine; no test may write to it."""
     folder = tmp_path_factory.mktemp("saved") / "model"
-    ranker.fit(tiny_engine.interactions(), tiny_engine.items(), tiny_engine.config(checkpoint), progress=False).save(
-        folder
-    )
+    fitted.save(folder)
     return folder
 
 
