@@ -45,6 +45,17 @@ class LabelledLists:
         return self.take(np.flatnonzero(~in_second)), self.take(np.flatnonzero(in_second))
 
 
+def list_ndcg(scores: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """NDCG@10 of lists (L, K) with one chosen place each: 1 / log2(1 + its rank), 0 beyond rank 10; (L,).
+
+    Ties count against the chosen place, and so does a score that is no number.
+    """
+    own = scores[chosen][:, None]
+    rank = (~(scores < own)).sum(axis=1)
+    gains: NDArray[np.float64] = np.where(rank <= 10, 1 / np.log2(1 + rank), 0)
+    return gains
+
+
 def held_out_sizes(log: Histories, holdout: int) -> NDArray[np.int64]:
     """How many of each user's newest events to hold out, (U,): ``holdout``, but no more than half of what there is."""
     return np.minimum(holdout, log.lengths // 2)

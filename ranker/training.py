@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import (
@@ -30,7 +29,7 @@ from transformers import (
 from encoders import PairCrossEncoder
 from encoders.errors import ExtraError, InputError
 from ranker.config import TrainingConfig
-from ranker.lists import LabelledLists
+from ranker.lists import LabelledLists, list_ndcg
 from ranker.reranker import PairTexts
 from retrieval.candidates import NO_ITEM
 
@@ -229,9 +228,6 @@ def _list_pairs(lists: LabelledLists, texts: PairTexts) -> list[Example]:
 
 
 def _mean_ndcg(prediction: EvalPrediction, depth: int) -> float:
-    """NDCG@10 of lists with one relevant item: 1 / log2(1 + its rank), 0 beyond rank 10."""
     labels = np.asarray(prediction.label_ids).reshape(-1, depth)
-    logits: NDArray[Any] = np.where(labels < 0, -np.inf, np.asarray(prediction.predictions).reshape(-1, depth))
-    own = logits[labels == 1][:, None]
-    rank = (~(logits < own)).sum(axis=1)  # ties count against the item, and so does what is no number
-    return float(np.where(rank <= 10, 1 / np.log2(1 + rank), 0).mean())
+    logits = np.where(labels < 0, -np.inf, np.asarray(prediction.predictions).reshape(-1, depth))
+    return float(list_ndcg(logits, labels == 1).mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
         blend = engine.reranker.blend
         facts |= {
             "cross_encoder": _transformer(engine.reranker.cross_encoder),
-            "blend": {"fused": blend.fused, "cross_encoder": blend.cross_encoder},
+            "blend": asdict(blend),
         }
     if engine.training is not None:
         ndcg = dict(engine.training.validation_ndcg)

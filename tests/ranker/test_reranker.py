@@ -73,10 +73,18 @@ def test_the_order_is_the_blend_and_nothing_is_added_or_dropped(cross_encoder, r
         np.testing.assert_array_equal(after.by_source[row, : len(items)], before.by_source[row, own])
         opinions = np.stack([before.scores[row, : len(head)], logits[row, : len(head)]], axis=1)[None]
         blend = standardised(opinions)[0] @ np.array([fused, logit], np.float32)
-        if (blend != 0).any():
+        if logit > 0 and (blend != 0).any():
             np.testing.assert_allclose(after.scores[row, : len(head)], np.sort(blend)[::-1], atol=1e-5)
         else:
             assert found[: len(head)].tolist() == head
+
+
+def test_a_cross_encoder_without_weight_is_not_asked():
+    before = candidates([[7, 3, 22]], 4)
+    nobody = None  # would fail at the first pair
+    after = PairReranker(nobody, PairTexts(TITLES, TEXTS, 3), 4, Blend(1, 0)).rerank(requests([1]), before)
+    np.testing.assert_array_equal(after.items, before.items)
+    np.testing.assert_array_equal(after.scores, before.scores)
 
 
 @pytest.mark.parametrize("blend", [Blend(1, 1), Blend(0, 1), Blend(1, 0), Blend(0, 0)])
