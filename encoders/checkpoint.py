@@ -105,7 +105,7 @@ def load_model(auto_class: Any, folder: Path, config: PretrainedConfig) -> PreTr
         ArtifactError: a weights file is damaged, or lacks weights that the configuration calls for.
     """
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, info = auto_class.from_pretrained(
                 folder,
                 config=config,
@@ -132,7 +132,7 @@ def load_model(auto_class: Any, folder: Path, config: PretrainedConfig) -> PreTr
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
     """Write weights (safetensors), configuration and tokenizer in the Hugging Face layout."""
-    with _quiet_transformers():
+    with quiet_transformers():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -186,7 +186,8 @@ def _from_hub(checkpoint: str) -> Path:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' bars and warnings off the caller's terminal."""
     # from_pretrained and save_pretrained draw bars, and the first reports every unread key; load_model checks those
     log = transformers.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()

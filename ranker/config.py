@@ -41,6 +41,7 @@ class TrainingConfig:
         patience: Measurements without a better one after which training stops; the best checkpoint is restored.
         validation_lists: Validation lists scored at each measurement, at most.
         report_to: Where the Hugging Face Trainer sends its curves.
+        report_folder: Where they are written, for TensorBoard.
     """
 
     holdout: Annotated[int, Field(ge=1)] = 5
@@ -55,6 +56,7 @@ class TrainingConfig:
     patience: Annotated[int, Field(ge=1)] = 2
     validation_lists: Annotated[int, Field(ge=1)] = 100
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
+    report_folder: str = "runs/fine-tuning"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -166,7 +166,7 @@ def ranking_task(histories: Histories, engine: Engine, reranker: PairReranker, r
     newest = histories.indptr[rows + 1] - 1
     chosen = histories.items[newest]
     requests = Requests(histories.before(newest), np.ones(len(engine.catalogue), np.bool_))
-    items = engine.retriever.retrieve(requests, reranker.depth).items
+    items = engine.retriever.retrieve(requests, max(2, reranker.depth)).items
     missed = ~(items == chosen[:, None]).any(axis=1)
     items[missed, -1] = chosen[missed]  # the last place goes to the chosen item where the sources missed it
     lists, relevant = [], []

@@ -25,8 +25,10 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from encoders import PairCrossEncoder
+from encoders.checkpoint import quiet_transformers
 from encoders.errors import ExtraError, InputError
 from ranker.config import TrainingConfig
 from ranker.lists import LabelledLists, list_ndcg
@@ -104,7 +106,7 @@ def fine_tune(
     model.config.problem_type = "multi_label_classification"  # transformers' name for binary cross-entropy
     words = model.get_input_embeddings()
     words.requires_grad_(False)  # a few thousand pairs teach no words, and the table is most of an optimizer step
-    with tempfile.TemporaryDirectory() as folder, _generators_put_back():
+    with tempfile.TemporaryDirectory() as folder, _generators_put_back(), quiet_transformers():
         arguments = TrainingArguments(
             output_dir=folder,
             max_steps=total_steps,
@@ -124,8 +126,9 @@ def fine_tune(
             greater_is_better=True,
             remove_unused_columns=False,
             label_names=["labels"],
-            report_to=config.report_to,
+            report_to="wandb" if config.report_to == "wandb" else "none",
             logging_strategy="no" if config.report_to == "none" else "steps",
+            logging_steps=10,
             disable_tqdm=True,  # its bar prints dictionaries of figures between the lines
             use_cpu=model.device.type == "cpu",
             dataloader_pin_memory=model.device.type != "cpu",
@@ -140,6 +143,12 @@ def fine_tune(
             compute_metrics=lambda prediction: {"ndcg": _mean_ndcg(prediction, depth)},
             callbacks=[EarlyStoppingCallback(config.patience), _Progress(progress)],
         )
+        if (
+            config.report_to == "tensorboard"
+        ):  # a writer of our own, since the Trainer's would write to the folder above
+            from torch.utils.tensorboard import SummaryWriter
+
+            trainer.add_callback(TensorBoardCallback(SummaryWriter(config.report_folder)))  # type: ignore[no-untyped-call]
         trainer.remove_callback(PrinterCallback)  # it comes where there is no bar, and a library prints nothing
         trainer.train()
     words.requires_grad_(True)

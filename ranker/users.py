@@ -81,6 +81,9 @@ class UserHistories:
     ) -> None:
         """Add events (one of each argument per event); they show in the next ``histories``.
 
+        An event that the base holds already (same user, item and time: an engine fitted on what an older one logged) is
+        not laid over it again.
+
         Raises:
             InputError: A user id is of another kind than the known ones. Nothing is added then.
         """
@@ -91,7 +94,14 @@ class UserHistories:
             ):
                 if row == UNKNOWN:
                     row = self._newcomers.setdefault(user_id, len(self.base.users) + len(self._newcomers))
+                elif self._in_base(row, item, time):
+                    continue
                 self._recent[row].append((item, weight, time))
+
+    def _in_base(self, row: int, item: int, time: int) -> bool:
+        base = self.base.histories
+        events = slice(base.indptr[row], base.indptr[row + 1])
+        return bool(((base.items[events] == item) & (base.times[events] == time)).any())
 
     def _rows(self, user_ids: Ids) -> NDArray[np.int64]:
         listed = list(user_ids)

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from encoders import PairCrossEncoder, PairCrossEncoderConfig
 from encoders.errors import ExtraError, InputError
@@ -161,6 +162,13 @@ def test_a_missing_tracker_names_its_extra(fresh, tracker, monkeypatch):
     monkeypatch.setitem(sys.modules, tracker, None)  # as if it were not installed
     with pytest.raises(ExtraError, match=rf'{tracker} needs a package.*pip install "hybrid-ranker\[{tracker}\]"'):
         tune(fresh(), report_to=tracker)
+
+
+def test_curves_for_tensorboard_are_kept_where_the_settings_say(fresh, tmp_path):
+    report = tune(fresh(), report_to="tensorboard", report_folder=str(tmp_path / "curves"))
+    events = EventAccumulator(str(tmp_path / "curves")).Reload()
+    curve = [(event.step, event.value) for event in events.Scalars("eval/ndcg")]
+    np.testing.assert_allclose(curve, report.validation_ndcg, atol=1e-6)
 
 
 @pytest.mark.parametrize(("train", "validation"), [(0, 5), (5, 0)])

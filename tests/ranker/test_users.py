@@ -37,7 +37,9 @@ def test_a_history_is_the_log_and_every_event_since_in_stable_time_order(old, ba
         extend(users, batch)
     asked = [5, 0, 2, 4, 1, 3]
     histories = users.histories(asked)
-    everything = [*old, *(event for batch in batches for event in batch)]
+    had = {(user, item, time) for user, item, _, time in old}
+    newer = [e for batch in batches for e in batch if (e[0], e[1], e[3]) not in had]  # what the log gave is not doubled
+    everything = [*old, *newer]
     for row, user in enumerate(asked):
         expected = sorted((event for event in everything if event[0] == user), key=lambda event: event[3])
         part = slice(histories.indptr[row], histories.indptr[row + 1])
@@ -62,7 +64,7 @@ def test_an_id_of_another_kind_is_refused_and_nothing_is_added(ids):
 
 
 def test_a_reader_sees_a_whole_batch_or_none_of_it():
-    users = base([(0, 1, 1.0, 1)])
+    users = base([(0, 1, 1.0, 0)])
     torn, current, stop = [], [1], threading.Event()
 
     def newcomers(n):
