@@ -15,6 +15,7 @@ from rich.table import Table
 import ranker
 from ranker.data import load_movielens
 from ranker.evaluation import evaluate, leave_one_out
+from ranker.reranker import Blend
 
 console = Console()
 USER = 1
@@ -84,6 +85,7 @@ def main(
     console.rule("quality: rank all unseen films; is the user's next one in the first 10?")
     console.print(quality_table(result.summary[["hr@10", "ndcg@10", "mrr@10", "coverage@10"]]))
     console.print(f"Effect of the fine-tuned cross-encoder on NDCG@10: {result.difference()}", highlight=False)
+    console.print(serving_note(engine.reranker.blend), highlight=False)
     console.print(f"Done in {time.monotonic() - start:.0f} s. The engine is in {out}: try ranker info {out}")
 
 
@@ -97,6 +99,12 @@ def ranked_table(ranking: pd.DataFrame, items: pd.DataFrame, before: pd.DataFram
         moved = [] if before is None else ["new" if was is None else f"{was}" if was != row.rank else "same"]
         table.add_row(str(row.rank), row.title, str(row.year), row.genres, f"{row.score:.2f}", *moved)
     return table
+
+
+def serving_note(blend: Blend) -> str:
+    """Whether the cross-encoder's order is served, and why."""
+    verdict = "served" if blend.serves else "not served: the candidates' own order is"
+    return f"On validation it added {blend.gain:+.4f} (standard error {blend.error:.4f}), so its order is {verdict}."
 
 
 def gate_table(exported: ranker.EngineExport) -> Table:

@@ -126,10 +126,10 @@ def report(
     console.print(quality_table(summary[["hr@10", METRIC, "mrr@10", "hr@20", "ndcg@20"]]))
     values = {name: table[METRIC].to_numpy() for name, table in per_user.items()}
     intervals = {name: str(bootstrap_mean(value, seed=0)) for name, value in values.items()}
+    pairs = [(name, "engine") for name in values if name != "engine"] + [("candidates", "cross-encoder")]
     against = {
-        f"engine against {name}": str(paired_bootstrap(value, values["engine"], seed=0))
-        for name, value in values.items()
-        if name != "engine"
+        f"{after} against {before}": str(paired_bootstrap(values[before], values[after], seed=0))
+        for before, after in pairs
     }
     lines = [PROTOCOL, "", "| system | HR@10 | NDCG@10 (95 %) | MRR@10 |", "|---|---|---|---|"]
     lines += [

@@ -144,14 +144,14 @@ def _trained_reranker(
     reranker = PairReranker(cross_encoder, texts, settings.depth, Blend())
     blend = _learned_blend(reranker.opinions(validation.requests, validation.candidates), validation)
     logger.info(
-        "On %d validation lists the cross-encoder adds %+.4f (standard error %.4f) to NDCG@10; its weight is %.2f.",
-        len(validation), blend.gain, blend.error, blend.cross_encoder,
+        "On %d validation lists the cross-encoder adds %+.4f (standard error %.4f) to NDCG@10: its order %s served.",
+        len(validation), blend.gain, blend.error, "is" if blend.serves else "is not",
     )  # fmt: skip
     return PairReranker(cross_encoder, texts, settings.depth, blend), report
 
 
 def _learned_blend(opinions: NDArray[np.float32], lists: LabelledLists) -> Blend:
-    """The weights of the two opinions; the cross-encoder has none unless it gains more than one standard error.
+    """The weights of the two opinions; the blend serves if it gains more than one standard error.
 
     The rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984): of two models that the
     validation lists cannot tell apart, the simpler one, which here also saves its time at every request.
@@ -165,5 +165,4 @@ def _learned_blend(opinions: NDArray[np.float32], lists: LabelledLists) -> Blend
     )
     gains = after - before
     gain, error = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
-    fused, logit = weights.tolist() if gain > error else (1.0, 0.0)
-    return Blend(fused, logit, gain, error)
+    return Blend(float(weights[0]), float(weights[1]), gain, error, serves=gain > error)

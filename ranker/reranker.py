@@ -37,15 +37,17 @@ class Blend:
 
     Attributes:
         fused: Weight of the fused retrieval score.
-        cross_encoder: Weight of the cross-encoder's logit; at 0 it is not asked at all.
+        cross_encoder: Weight of the cross-encoder's logit.
         gain: What the blend added to the mean NDCG@10 of the validation lists it was learned on.
         error: Standard error of that gain.
+        serves: Whether the blend's order is served; else the fused order stands and no pair is scored.
     """
 
     fused: Annotated[float, Field(ge=0)] = 1.0
     cross_encoder: Annotated[float, Field(ge=0)] = 1.0
     gain: float = 0.0
     error: Annotated[float, Field(ge=0)] = 0.0
+    serves: bool = True
 
 
 class PairTexts:
@@ -106,13 +108,20 @@ class PairReranker:
         return np.stack([candidates.scores, self.logits(requests, candidates.items)], axis=2)
 
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
+        """The candidates in blended order where the blend serves, else as they are.
+
+        Requests with a free-text query keep their order: the cross-encoder learned what users take next, not what
+        answers a query.
+        """
+        if requests.queries is not None or not self.blend.serves:
+            return candidates
+        return self.blended(requests, candidates)
+
+    def blended(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The same candidates, the first ``depth`` of each request in blended order.
 
-        Where the cross-encoder has no weight, has nothing to read, or its logits are all the same, the fused order
-        stands. So it does for requests with a free-text query: it learned what users take next, not what answers one.
+        Where the cross-encoder has nothing to read, or its logits are all the same, the fused order stands.
         """
-        if requests.queries is not None or self.blend.cross_encoder == 0:
-            return candidates
         head = candidates.head(self.depth)
         fused, logits = np.moveaxis(standardised(self.opinions(requests, head)), 2, 0)
         blended = self.blend.fused * fused + self.blend.cross_encoder * logits

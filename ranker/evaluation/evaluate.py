@@ -15,6 +15,7 @@ from scipy import sparse
 from encoders.errors import InputError
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.metrics import coverage, per_user_metrics
+from ranker.reranker import PairReranker
 from retrieval.candidates import Requests, Retriever
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, IdMap
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ranker.engine import Engine
 
 CANDIDATES = "candidates"  # the fused order, before re-ranking
+CROSS_ENCODER = "cross-encoder"  # the same candidates re-ranked, whether that order is served or not
 ENGINE = "engine"  # the order that is served
 METRIC = "ndcg@10"
 
@@ -33,7 +35,8 @@ class Evaluation:
 
     Attributes:
         per_user: System → one row per user (``user_id`` and every metric); systems are the sources by name,
-            ``candidates`` (fused, before the cross-encoder) and ``engine`` (after it).
+            ``candidates`` (fused), ``cross-encoder`` (the same, re-ranked by the fine-tuned cross-encoder, where the
+            engine has one) and ``engine`` (the order that is served: one of these two).
         coverage: System → share of the catalogue in somebody's first 10.
         users_left_out: Users of the test who could not be judged: nothing of theirs was still to be found.
         seed: Of the bootstrap.
@@ -54,8 +57,17 @@ class Evaluation:
         """A system's mean with its bootstrap interval over users."""
         return bootstrap_mean(self.per_user[system][metric].to_numpy(), seed=self.seed)
 
-    def difference(self, before: str = CANDIDATES, after: str = ENGINE, metric: str = METRIC) -> PairedDifference:
-        """What a step changed, paired by user; by default the effect of the fine-tuned cross-encoder."""
+    def difference(
+        self, before: str = CANDIDATES, after: str = CROSS_ENCODER, metric: str = METRIC
+    ) -> PairedDifference:
+        """What a step changed, paired by user; by default the effect of the fine-tuned cross-encoder.
+
+        Raises:
+            InputError: A system was not judged; an engine without a cross-encoder has no row of its own for one.
+        """
+        for name in (before, after):
+            if name not in self.per_user:
+                raise InputError(f"No system {name!r} was judged, only {', '.join(self.per_user)}.")
         return paired_bootstrap(
             self.per_user[before][metric].to_numpy(), self.per_user[after][metric].to_numpy(), seed=self.seed
         )
@@ -92,7 +104,11 @@ def evaluate(
         retrievers = {**engine.retriever.sources, **others}
         found = {name: retriever.retrieve(requests, k) for name, retriever in retrievers.items()}
         found[CANDIDATES] = candidates.head(k)
-        found[ENGINE] = engine.reranker.rerank(requests, candidates).head(k)
+        served = candidates.head(k)
+        if isinstance(engine.reranker, PairReranker):
+            found[CROSS_ENCODER] = engine.reranker.blended(requests, candidates).head(k)
+            served = found[CROSS_ENCODER] if engine.reranker.blend.serves else served
+        found[ENGINE] = served
         for name, ranked in found.items():
             lists.setdefault(name, []).append(ranked.items)
     ranked_items = {name: np.concatenate(parts) for name, parts in lists.items()}

@@ -24,17 +24,18 @@ def lists_and_opinions(knowledge: float) -> tuple[LabelledLists, np.ndarray]:
     return LabelledLists(np.arange(N_LISTS), requests, candidates, utility.argmax(axis=1)), opinions
 
 
-def test_a_cross_encoder_that_knows_something_gets_its_weight():
+def test_a_cross_encoder_that_knows_something_serves_with_its_weight():
     lists, opinions = lists_and_opinions(knowledge=1.0)
     blend = _learned_blend(opinions, lists)
+    assert blend.serves
     assert blend.cross_encoder == pytest.approx(blend.fused, rel=0.3)
     assert blend.gain > 5 * blend.error
 
 
-def test_a_cross_encoder_that_knows_nothing_gets_none():
+def test_a_cross_encoder_that_knows_nothing_does_not_serve():
     lists, opinions = lists_and_opinions(knowledge=0.0)
     blend = _learned_blend(opinions, lists)
-    assert (blend.fused, blend.cross_encoder) == (1.0, 0.0)
+    assert not blend.serves
     assert blend.gain <= blend.error
 
 

@@ -73,16 +73,18 @@ def test_the_order_is_the_blend_and_nothing_is_added_or_dropped(cross_encoder, r
         np.testing.assert_array_equal(after.by_source[row, : len(items)], before.by_source[row, own])
         opinions = np.stack([before.scores[row, : len(head)], logits[row, : len(head)]], axis=1)[None]
         blend = standardised(opinions)[0] @ np.array([fused, logit], np.float32)
-        if logit > 0 and (blend != 0).any():
+        if (blend != 0).any():
             np.testing.assert_allclose(after.scores[row, : len(head)], np.sort(blend)[::-1], atol=1e-5)
         else:
             assert found[: len(head)].tolist() == head
 
 
-def test_a_cross_encoder_without_weight_is_not_asked():
+def test_a_blend_that_does_not_serve_asks_nothing():
     before = candidates([[7, 3, 22]], 4)
     nobody = None  # would fail at the first pair
-    after = PairReranker(nobody, PairTexts(TITLES, TEXTS, 3), 4, Blend(1, 0)).rerank(requests([1]), before)
+    after = PairReranker(nobody, PairTexts(TITLES, TEXTS, 3), 4, Blend(1, 1, serves=False)).rerank(
+        requests([1]), before
+    )
     np.testing.assert_array_equal(after.items, before.items)
     np.testing.assert_array_equal(after.scores, before.scores)
 
