@@ -65,12 +65,19 @@ def test_an_interrupt_ends_with_130(tmp_path: Path, ranker: Run) -> None:
     pipe = tmp_path / "events.jsonl"
     os.mkfifo(pipe)
 
-    def interrupt() -> None:
-        with pipe.open("wb"):  # opens once the command waits for events
-            os.kill(os.getpid(), signal.SIGINT)
+    main, over = threading.main_thread().ident, threading.Event()
 
-    threading.Thread(target=interrupt, daemon=True).start()
+    def interrupt() -> None:
+        with pipe.open("wb"):  # opens once the command waits for events, and keeps it waiting
+            while not over.wait(0.05):
+                signal.pthread_kill(main, signal.SIGINT)
+                over.wait(5)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
     done = ranker("feedback", tmp_path, pipe)
+    over.set()
+    thread.join()
     assert (done.code, done.err) == (130, "error: interrupted.\n")
 
 
