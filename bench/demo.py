@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 import ranker
+from ranker.artifact import check_target
 from ranker.data import load_movielens
 from ranker.evaluation import evaluate, leave_one_out
 from ranker.reranker import Blend
@@ -47,6 +48,7 @@ def main(
     console.rule("fit")
     engine = ranker.fit(split.train, items, settings)
     console.rule("export to ONNX")
+    check_target(out)  # what is no engine is not removed
     shutil.rmtree(out, ignore_errors=True)
     engine.save(out)
     exported = ranker.export(engine, out)
