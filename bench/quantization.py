@@ -50,7 +50,7 @@ def main(
     items: Annotated[Path | None, typer.Argument(help="Items: .parquet, or tab-separated.")] = None,
     columns: Annotated[str, typer.Option(help="Columns joined to an item's text.")] = "title",
     interactions: Annotated[Path | None, typer.Option(help="Log with user_id and item_id.")] = None,
-    out: Annotated[Path, typer.Option(help="Where results and plots go.")] = Path("docs/quantization"),
+    out: Annotated[Path, typer.Option(help="Where results and plots go.")] = Path("runs/quantization"),
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 15,
     tiny: Annotated[bool, typer.Option("--tiny", help="A made-up catalogue and one round, for CI.")] = False,
 ) -> None:
