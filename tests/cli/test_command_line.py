@@ -74,10 +74,14 @@ def test_an_interrupt_ends_with_130(tmp_path: Path, ranker: Run) -> None:
                 over.wait(5)
 
     thread = threading.Thread(target=interrupt, daemon=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
     thread.start()
-    done = ranker("feedback", tmp_path, pipe)
-    over.set()
-    thread.join()
+    try:
+        done = ranker("feedback", tmp_path, pipe)
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
     assert (done.code, done.err) == (130, "error: interrupted.\n")
 
 
