@@ -31,6 +31,7 @@ class TrainingConfig:
         holdout: Newest events of each user that the candidates' sources do not see, at most half of the user's; each
             becomes a labelled list.
         max_lists: Labelled lists at most; a random sample of users where there are more.
+        max_feedback: Labelled feedback events at most, the newest, each a pair beside those of the lists.
         negatives: Candidates beside the chosen item in a training list, labelled 0.
         validation_fraction: Share of users whose lists are kept for early stopping and for the blend.
         epochs: Passes over the training lists at most.
@@ -46,6 +47,7 @@ class TrainingConfig:
 
     holdout: Annotated[int, Field(ge=1)] = 5
     max_lists: Annotated[int, Field(ge=1)] = 10_000
+    max_feedback: Annotated[int, Field(ge=0)] = 20_000
     negatives: Annotated[int, Field(ge=1)] = 4
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     epochs: Annotated[float, Field(gt=0)] = 1.0

@@ -26,7 +26,6 @@ from retrieval.catalogue import Catalogue
 from retrieval.fusion import SEARCH, FusedRetriever
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, Ids
-from retrieval.interactions import microseconds
 from retrieval.similar import similar_items
 
 logger = logging.getLogger(__name__)
@@ -221,7 +220,6 @@ class Engine:
             self._take_in(theirs[~theirs["event_id"].isin(ours["event_id"])])
 
     def _take_in(self, events: pd.DataFrame) -> None:
-        events = events[events["kind"] != "skip"]  # a skipped item may return
         # A log outlives versions, so it may hold items and kinds of user ids that this engine never had.
         ours = self.catalogue.ids.of_kind(events["item_id"]) & self.users.base.users.of_kind(events["user_id"])
         items = np.full(len(events), UNKNOWN)
@@ -232,9 +230,7 @@ class Engine:
                 "%s: %d of %d events are on items or of users that this engine cannot know; they are passed over.",
                 self.log.path, (~known).sum(), len(events),
             )  # fmt: skip
-        events = events[known]
-        weights = self.config.feedback.weights(events)
-        self.users.extend(events["user_id"].tolist(), items[known], weights, microseconds(events["datetime"]))
+        self.users.take_in(events[known], items[known], self.config.feedback)
 
     def _asked(
         self, user_ids: Ids | None, history: pd.DataFrame | None, on_unknown: OnUnknown

@@ -13,6 +13,8 @@ from encoders import PairCrossEncoder, TextEncoder
 from encoders.errors import ConfigError
 from ranker.config import EngineConfig, SourceName
 from ranker.engine import Engine
+from ranker.feedback import checked_events
+from ranker.labels import LabelledEvents, labelled_events
 from ranker.lists import LabelledLists, held_out_events, held_out_sizes, labelled_lists, list_ndcg
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts, Reranker
@@ -35,6 +37,7 @@ def fit(
     items: pd.DataFrame,
     config: EngineConfig = EngineConfig(),
     *,
+    feedback: pd.DataFrame | None = None,
     progress: bool = True,
 ) -> Engine:
     """Fit an engine.
@@ -49,6 +52,9 @@ def fit(
             reads and checks a file. Unchanged.
         items: ``item_id, title, text`` and any attributes, one row per item. Unchanged.
         config: All settings.
+        feedback: What users did since, as ``Engine.feedback`` takes it (``Engine.log.read()`` gives what an engine
+            was told). All of it becomes part of the log; and each event is a pair that the cross-encoder is
+            fine-tuned on, labelled 1 or 0 by ``config.feedback``. Unchanged.
         progress: Show progress bars where the output is a terminal.
 
     Raises:
@@ -59,6 +65,13 @@ def fit(
     """
     catalogue = Catalogue(items)
     log = Interactions.from_frame(interactions, catalogue)
+    told = FeedbackLog(IN_MEMORY)
+    events = told.read()
+    if feedback is not None and len(feedback):
+        events = checked_events(feedback, catalogue, log.users)
+        users = UserHistories(log)
+        users.take_in(events, catalogue.ids.positions(events["item_id"]), config.feedback)
+        log = users.merged()
     encoder = TextEncoder.load(config.checkpoint, config.encoder)
     logger.info("Encoding %d item texts.", len(catalogue))
     vectors = encoder.encode(catalogue.texts, progress=progress)
@@ -69,7 +82,9 @@ def fit(
     if config.rerank.enabled or weights is None:
         lists, weights = _lists_and_weights(log.histories, vectors, weights, config)
         if config.rerank.enabled:
-            reranker, training = _trained_reranker(lists, catalogue, config, progress)
+            newest = config.rerank.training.max_feedback
+            labelled = labelled_events(events, log, catalogue, config.feedback, newest)
+            reranker, training = _trained_reranker(lists, labelled, catalogue, config, progress)
     logger.info("Fitting the sources on all %d events.", len(log.histories.items))
     retriever = FusedRetriever(_sources(log.histories, vectors, config), weights, config.fusion)
     return Engine(
@@ -78,7 +93,7 @@ def fit(
         encoder=encoder,
         retriever=retriever,
         reranker=reranker,
-        log=FeedbackLog(IN_MEMORY),
+        log=told,
         config=config,
         training=training,
     )
@@ -129,7 +144,7 @@ def _lists_and_weights(
 
 
 def _trained_reranker(
-    lists: LabelledLists, catalogue: Catalogue, config: EngineConfig, progress: bool
+    lists: LabelledLists, labelled: LabelledEvents, catalogue: Catalogue, config: EngineConfig, progress: bool
 ) -> tuple[PairReranker, TrainingReport]:
     settings = config.rerank
     cross_encoder = PairCrossEncoder.load(settings.checkpoint, settings.model, config.seed)
@@ -139,8 +154,9 @@ def _trained_reranker(
     train, validation = lists.containing_choice(settings.depth).split_by_user(
         settings.training.validation_fraction, rng
     )
-    logger.info("Fine-tuning the cross-encoder on %d lists.", len(train))
-    report = fine_tune(cross_encoder, texts, train, validation, settings.training, config.seed, progress)
+    labelled = labelled.of_others(validation.users)
+    logger.info("Fine-tuning the cross-encoder on %d lists and %d feedback events.", len(train), len(labelled))
+    report = fine_tune(cross_encoder, texts, train, labelled, validation, settings.training, config.seed, progress)
     reranker = PairReranker(cross_encoder, texts, settings.depth, Blend())
     blend = _learned_blend(reranker.opinions(validation.requests, validation.candidates), validation)
     logger.info(

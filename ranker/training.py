@@ -31,6 +31,7 @@ from encoders import PairCrossEncoder
 from encoders.checkpoint import quiet_transformers
 from encoders.errors import ExtraError, InputError
 from ranker.config import TrainingConfig
+from ranker.labels import LabelledEvents
 from ranker.lists import LabelledLists, list_ndcg
 from ranker.reranker import PairTexts
 from retrieval.candidates import NO_ITEM
@@ -47,12 +48,14 @@ class TrainingReport:
 
     Attributes:
         pairs: Labelled pairs in an epoch.
+        feedback: How many of them came from feedback.
         steps: Gradient steps taken before training ended.
         best_step: The step whose weights were kept.
         validation_ndcg: (step, NDCG@10 of the cross-encoder's own order on the validation lists) as measured.
     """
 
     pairs: int
+    feedback: int
     steps: int
     best_step: int
     validation_ndcg: tuple[tuple[int, float], ...]
@@ -62,6 +65,7 @@ def fine_tune(
     cross_encoder: PairCrossEncoder,
     texts: PairTexts,
     train: LabelledLists,
+    labelled: LabelledEvents,
     validation: LabelledLists,
     config: TrainingConfig,
     seed: int,
@@ -71,12 +75,14 @@ def fine_tune(
 
     Binary cross-entropy over (context, item) pairs (Nogueira & Cho, "Passage Re-ranking with BERT", 2019). Every
     training list gives one pair with label 1 (the chosen item) and ``config.negatives`` with label 0 (others from its
-    candidates). After each evaluation the better checkpoint is kept, and the best one is restored at the end.
+    candidates); every labelled event gives one more. After each evaluation the better checkpoint is kept, and the best
+    one is restored at the end.
 
     Args:
         cross_encoder: The model; its word embeddings stay as they are.
         texts: Builds its inputs.
         train: Lists to learn from.
+        labelled: Feedback to learn from beside them.
         validation: Lists of other users that hold their chosen item, for early stopping.
         config: Settings.
         seed: Of negatives, data order and dropout.
@@ -100,6 +106,8 @@ def fine_tune(
     shown = validation.take(rng.permutation(len(validation))[: config.validation_lists])
     depth = shown.candidates.items.shape[1]
     examples = _training_pairs(train, texts, config.negatives, rng)
+    told = _labelled_pairs(labelled, texts)
+    examples += told
     total_steps = max(1, int(config.epochs * len(examples) / config.batch_size))
     every = math.ceil(total_steps / math.ceil(config.epochs * config.evaluations_per_epoch))
     model = cross_encoder.model
@@ -156,7 +164,7 @@ def fine_tune(
     history = trainer.state.log_history
     measured = tuple((int(row["step"]), float(row["eval_ndcg"])) for row in history if "eval_ndcg" in row)
     best = max(measured, key=lambda entry: entry[1])[0]
-    return TrainingReport(len(examples), int(trainer.state.global_step), best, measured)
+    return TrainingReport(len(examples), len(told), int(trainer.state.global_step), best, measured)
 
 
 class _Progress(TrainerCallback):
@@ -223,6 +231,15 @@ def _training_pairs(lists: LabelledLists, texts: PairTexts, negatives: int, rng:
         examples += [(pair, 1.0) for pair in texts.pairs(context, np.array([chosen]))]
         examples += [(pair, 0.0) for pair in texts.pairs(context, drawn)]
     return examples
+
+
+def _labelled_pairs(labelled: LabelledEvents, texts: PairTexts) -> list[Example]:
+    """A pair for each event of a user who had liked something before: without a context nothing is ever scored."""
+    contexts = texts.contexts(labelled.requests)
+    events = zip(labelled.items, labelled.labels.tolist(), contexts, strict=True)
+    return [
+        (pair, label) for item, label, context in events if context for pair in texts.pairs(context, np.array([item]))
+    ]
 
 
 def _list_pairs(lists: LabelledLists, texts: PairTexts) -> list[Example]:

@@ -7,12 +7,14 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from encoders.errors import ArtifactError, InputError
+from ranker.feedback import FeedbackPolicy
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, IdMap, Ids
-from retrieval.interactions import Interactions
+from retrieval.interactions import Interactions, microseconds
 from retrieval.storage import load_array
 
 Event = tuple[int, float, int]  # item position, weight, microseconds
@@ -97,6 +99,19 @@ class UserHistories:
                 elif self._in_base(row, item, time):
                     continue
                 self._recent[row].append((item, weight, time))
+
+    def take_in(self, events: pd.DataFrame, items: NDArray[np.int64], policy: FeedbackPolicy) -> None:
+        """Add checked feedback events on these items (positions) by their policy's weights; skips leave no trace."""
+        marking = (events["kind"] != "skip").to_numpy()  # a skipped item may return
+        events = events[marking]
+        self.extend(
+            events["user_id"].tolist(), items[marking], policy.weights(events), microseconds(events["datetime"])
+        )
+
+    def merged(self) -> Interactions:
+        """Base and newer events as one log."""
+        ids = self.ids
+        return Interactions(IdMap(ids), self.histories(ids))
 
     def _in_base(self, row: int, item: int, time: int) -> bool:
         base = self.base.histories

@@ -76,6 +76,13 @@ class Histories:
         starts = self.indptr[self.rows[events]]
         return self._slices(starts, events - starts)
 
+    def until(self, rows: NDArray[np.int64], times: NDArray[np.int64]) -> Histories:
+        """One row for each of these moments (a row and a time): what that user had done before it."""
+        starts, stops = self.indptr[rows], self.indptr[rows + 1]
+        moments = zip(starts, stops, times, strict=True)
+        lengths = [np.searchsorted(self.times[start:stop], time) for start, stop, time in moments]
+        return self._slices(starts, np.array(lengths, np.int64))
+
     def _slices(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Histories:
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         events = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])

@@ -21,6 +21,7 @@ from ranker.cli.arguments import (
 )
 from ranker.cli.info import engine_facts
 from ranker.cli.output import Output
+from ranker.cli.tables import read_feedback
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,14 @@ def fit(
     item_columns: ItemColumns = None,
     time_unit: Unit = "s",
     on_bad_rows: OnBadRows = "raise",
+    feedback: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Learn from feedback, too: events as for ranker feedback, or a saved engine whose log holds them.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Fit an engine on a log and a catalogue, and save it.
 
@@ -71,16 +80,41 @@ def fit(
     """
     import ranker
     from ranker.artifact import check_target
+    from ranker.data import check_items_known
 
     output: Output = ctx.obj
     settings = read_config(config, seed, fast)
     check_target(out)
     log, catalogue, reports = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows)
-    engine = ranker.fit(log, catalogue, settings, progress=output.shows_progress)
+    events = None
+    if feedback is not None:
+        events, known = check_items_known(
+            _events(feedback, time_unit), catalogue, on_bad_rows=on_bad_rows, name="feedback"
+        )
+        reports.append(known)
+        output.note(str(known))
+    engine = ranker.fit(log, catalogue, settings, feedback=events, progress=output.shows_progress)
     version = engine.save(out)
     facts = {"saved": version, **engine_facts(engine)}
     engine.log.close()
     output.show(engine=facts, **({"validation": [report.to_dict() for report in reports]} if output.as_json else {}))
+
+
+def _events(path: Path, time_unit: Any) -> pd.DataFrame:
+    """What a file of events holds, or the log of a saved engine."""
+    from encoders.errors import InputError
+    from ranker.log import FeedbackLog
+    from ranker.persistence import LOG
+
+    if not path.is_dir():
+        return read_feedback(path, time_unit)
+    if not (path / LOG).exists():
+        raise InputError(f"--feedback {path}: holds no {LOG}. Give a saved engine's folder, or a file of events.")
+    told = FeedbackLog(path / LOG)
+    try:
+        return told.read()
+    finally:
+        told.close()
 
 
 def read_config(path: Path | None, seed: int | None, fast: bool) -> EngineConfig:

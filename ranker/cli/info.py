@@ -60,6 +60,7 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
         ndcg = dict(engine.training.validation_ndcg)
         facts["training"] = {
             "pairs": engine.training.pairs,
+            "of_feedback": engine.training.feedback,
             "steps": engine.training.steps,
             "best_step": engine.training.best_step,
             "validation_ndcg@10": ndcg[engine.training.best_step],

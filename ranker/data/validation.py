@@ -146,7 +146,7 @@ class RowChecks:
         if bad and self._on_bad_rows == "raise":
             raise InputError(
                 f"{self._source} has rows that cannot be used. {bad}. "
-                "Correct them, or pass on_bad_rows='drop' to leave them out."
+                "Correct them, or leave them out with on_bad_rows='drop' (--on-bad-rows drop)."
             )
         if n_kept == 0:
             raise InputError(f"{self._source}: none of its {n_rows:,} rows can be used. {bad}.")
@@ -154,7 +154,7 @@ class RowChecks:
 
 
 def check_items_known(
-    interactions: pd.DataFrame, items: pd.DataFrame, *, on_bad_rows: OnBadRows = "raise"
+    interactions: pd.DataFrame, items: pd.DataFrame, *, on_bad_rows: OnBadRows = "raise", name: str = "interactions"
 ) -> tuple[pd.DataFrame, ValidationReport]:
     """Check that every interaction is with an item of the catalogue.
 
@@ -162,6 +162,7 @@ def check_items_known(
         interactions: What `read_interactions` returned; left unchanged.
         items: What `read_items` returned; left unchanged.
         on_bad_rows: ``raise`` to refuse the table, ``drop`` to leave interactions with unknown items out.
+        name: What the report calls the table.
 
     Returns:
         The interactions with known items, in their order, and what was found.
@@ -170,16 +171,16 @@ def check_items_known(
         InputError: If items are unknown and `on_bad_rows` is ``raise``; if no interaction is left; or if one
             table has integer ids and the other strings, where no id could ever match.
     """
-    checks = RowChecks("interactions", len(interactions), on_bad_rows)
+    checks = RowChecks(name, len(interactions), on_bad_rows)
     theirs, ours = interactions["item_id"], items["item_id"]
     if pd.api.types.is_integer_dtype(theirs) != pd.api.types.is_integer_dtype(ours):
         raise InputError(
-            f"item_id is {theirs.dtype} in the interactions and {ours.dtype} in the items (first: "
+            f"item_id is {theirs.dtype} in the {name} and {ours.dtype} in the items (first: "
             f"{theirs.iloc[0]!r} and {ours.iloc[0]!r}), so no id can match. Give both tables ids of one "
             "kind: read one into a DataFrame and pass it with .astype({'item_id': 'str'})."
         )
     unknown = ~theirs.isin(ours).to_numpy(dtype=np.bool_)
-    what = "interactions with an item that is not in the items"
+    what = f"{name} with an item that is not in the items"
     checks.refuse("unknown_item", unknown, ["item_id"], what, theirs)
     report = checks.settle()
     return interactions[checks.kept].reset_index(drop=True), report

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from small_site import N_ITEMS, N_USERS, Fitted, Run, Shelf, files_below
+from small_site import N_ITEMS, N_USERS, NEVER_SEEN, Fitted, Run, Shelf, files_below
 
 from ranker import EngineConfig, load
 from ranker.data import check_items_known, read_interactions, read_items
@@ -167,3 +167,39 @@ def test_data_says_where_the_files_lie(tmp_path: Path, ranker: Run) -> None:
     assert done.json == {
         "files": {"interactions": str(folder / "interactions.parquet"), "items": str(folder / "items.parquet")}
     }
+
+
+def test_fit_learns_from_a_file_of_events_or_from_what_another_engine_was_told(
+    shelf: Shelf, model: Path, tmp_path: Path, ranker: Run
+) -> None:
+    events = pd.DataFrame(
+        {
+            "event_id": ["a", "b", "c"],
+            "user_id": [1, 2, 77],
+            "item_id": [NEVER_SEEN, 2, NEVER_SEEN],
+            "kind": ["click", "hide", "click"],
+            "datetime": 2_000_000_000,
+        }
+    )
+    events.to_csv(tmp_path / "events.csv", index=False)
+    assert ranker("feedback", model, tmp_path / "events.csv").code == 0
+    for name, source in (("file", tmp_path / "events.csv"), ("engine", model)):
+        words = ("fit", shelf.interactions, shelf.items, "--config", shelf.config, "--feedback", source)
+        done = ranker(*words, "--out", tmp_path / name, "--json")
+        assert done.code == 0
+        assert "feedback: 3 of 3 rows kept" in done.err
+        assert done.json["engine"]["training"]["of_feedback"] > 0
+        engine = load(tmp_path / name)
+        assert engine.users.histories([1, 77]).latest(1).items.tolist() == [NEVER_SEEN - 1] * 2
+        engine.log.close()
+
+
+def test_feedback_that_is_nowhere_or_about_other_items_is_refused(shelf: Shelf, tmp_path: Path, ranker: Run) -> None:
+    words = ("fit", shelf.interactions, shelf.items, "--config", shelf.config, "--out", tmp_path / "model")
+    (tmp_path / "empty").mkdir()
+    ranker(*words, "--feedback", tmp_path / "empty").refused("holds no feedback.sqlite")
+    pd.DataFrame({"event_id": ["a"], "user_id": [1], "item_id": [999], "kind": ["click"], "datetime": [1]}).to_csv(
+        tmp_path / "events.csv", index=False
+    )
+    ranker(*words, "--feedback", tmp_path / "events.csv").refused("feedback", "not in the items", "row 1: 999")
+    assert not (tmp_path / "model").exists()

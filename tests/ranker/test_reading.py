@@ -245,7 +245,7 @@ def test_bad_rows_are_refused_in_one_line_with_counts_and_examples() -> None:
     assert str(caught.value) == (
         "the DataFrame has rows that cannot be used. rows without a user_id: 3 (row 2, row 3, row 6); "
         "weights that are not finite numbers above zero: 3 (row 4: -2.0, row 5: nan, row 6: inf). "
-        "Correct them, or pass on_bad_rows='drop' to leave them out."
+        "Correct them, or leave them out with on_bad_rows='drop' (--on-bad-rows drop)."
     )
     frame, report = read_interactions(table, on_bad_rows="drop")
     assert frame["user_id"].tolist() == ["u"]

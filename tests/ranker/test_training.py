@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from encoders import PairCrossEncoder, PairCrossEncoderConfig
 from encoders.errors import ExtraError, InputError
 from ranker.config import TrainingConfig
+from ranker.labels import LabelledEvents
 from ranker.lists import LabelledLists
 from ranker.reranker import PairTexts
 from ranker.training import fine_tune
@@ -61,9 +62,22 @@ def fresh(checkpoint):
     return lambda: PairCrossEncoder.load(checkpoint, config, seed=3)
 
 
-def tune(cross_encoder, seed=0, train=TRAIN, validation=VALIDATION, **changes):
+def labelled(count, seed):
+    """Events on half items with the word, labelled 1, and half without, labelled 0."""
+    rng = np.random.default_rng(seed)
+    of = lists(max(count, 1), seed).take(np.arange(count))
+    without = rng.choice(np.flatnonzero(np.arange(N_ITEMS) % 10), count)
+    positive = np.arange(count) % 2 == 0
+    items = np.where(positive, of.chosen, without)
+    return LabelledEvents(of.users, of.requests, items, positive.astype(np.float32))
+
+
+NO_EVENTS = labelled(0, 0)
+
+
+def tune(cross_encoder, seed=0, train=TRAIN, validation=VALIDATION, feedback=NO_EVENTS, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    return fine_tune(cross_encoder, PAIR_TEXTS, train, validation, config, seed, progress=False)
+    return fine_tune(cross_encoder, PAIR_TEXTS, train, feedback, validation, config, seed, progress=False)
 
 
 def ndcg(cross_encoder, of):
@@ -132,6 +146,21 @@ def test_the_pairs_are_the_chosen_item_and_as_many_others_as_asked(fresh):
     report = tune(fresh(), negatives=3, epochs=0.1)
     others = (TRAIN.candidates.items != NO_ITEM).sum(axis=1) - 1
     assert report.pairs == len(TRAIN) + np.minimum(others, 3).sum()
+
+
+def test_feedback_alone_teaches_what_decides(fresh):
+    cross_encoder, feedback = fresh(), labelled(300, 5)
+    report = tune(cross_encoder, train=TRAIN.take(np.arange(1)), feedback=feedback, epochs=4, learning_rate=4e-3)
+    assert report.feedback == 300
+    assert report.pairs == 300 + (TRAIN.candidates.items[0] != NO_ITEM)[: CONFIG.negatives + 1].sum()
+    assert ndcg(cross_encoder, VALIDATION) > 0.95
+
+
+def test_feedback_without_anything_liked_before_is_left_out(fresh):
+    some = labelled(10, 5)
+    nothing = Requests(Histories.empty(10), some.requests.allowed)
+    report = tune(fresh(), feedback=dataclasses.replace(some, requests=nothing), epochs=0.1)
+    assert report.feedback == 0
 
 
 def test_short_validation_lists_are_measured_like_long_ones(fresh):

@@ -37,6 +37,16 @@ def test_taken_rows_are_those_rows(users, data):
     assert rows(histories.take(np.array(chosen, np.int64))) == [rows(histories)[row] for row in chosen]
 
 
+@given(rows_of_events, st.data())
+def test_until_a_moment_is_what_came_before_it(users, data):
+    moment = st.tuples(st.integers(0, len(users) - 1), st.integers(-1, 6))
+    moments = data.draw(st.lists(moment, max_size=6)) if users else []
+    histories = from_lists(users)
+    at, times = np.array(moments, np.int64).reshape(-1, 2).T
+    expected = [[event for event in rows(histories)[row] if event[2] < time] for row, time in moments]
+    assert rows(histories.until(at, times)) == expected
+
+
 @given(rows_of_events, st.integers(1, 7))
 def test_latest_and_the_rest_make_the_whole(users, n):
     histories = from_lists(users)
