@@ -7,7 +7,7 @@ from encoders.report import ExportReport, MetricChange, PrecisionReport
 from encoders.served import OnnxPairCrossEncoder, OnnxTextEncoder, is_export
 from encoders.session import OnnxSession, open_session
 from encoders.tasks import RankingTask, RetrievalTask
-from encoders.text import Encoder, TextEncoder, TextEncoderConfig
+from encoders.text import Encoder, StateEncoder, TextEncoder, TextEncoderConfig, TextStates
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
@@ -24,8 +24,10 @@ __all__ = [
     "PrecisionReport",
     "RankingTask",
     "RetrievalTask",
+    "StateEncoder",
     "TextEncoder",
     "TextEncoderConfig",
+    "TextStates",
     "export_pair_cross_encoder",
     "export_text_encoder",
     "is_export",

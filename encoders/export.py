@@ -19,14 +19,17 @@ from encoders.calibration import measure_channels
 from encoders.checkpoint import file_sha256
 from encoders.errors import ExportError, InputError
 from encoders.gate import RankingGate, RetrievalGate, Verdict
-from encoders.graph import PairLogit, PooledText, fuse, trace
+from encoders.graph import PairLogit, PooledStates, PooledText, fuse, trace
 from encoders.pair import PairCrossEncoder
 from encoders.quantization import Precision, at_precision
 from encoders.report import ExportReport, PrecisionReport
 from encoders.served import (
+    LOGIT,
     MANIFEST,
     MODEL,
+    STATES,
     TOKENIZER,
+    VECTOR,
     ExportManifest,
     OnnxPairCrossEncoder,
     OnnxTextEncoder,
@@ -72,7 +75,11 @@ DEFAULTS = ExportConfig()
 
 
 def export_text_encoder(
-    encoder: TextEncoder, task: RetrievalTask, folder: str | Path, config: ExportConfig = DEFAULTS
+    encoder: TextEncoder,
+    task: RetrievalTask,
+    folder: str | Path,
+    config: ExportConfig = DEFAULTS,
+    lower_layers: int | None = None,
 ) -> ExportReport:
     """Export a text encoder to a folder that `OnnxTextEncoder.load` reads.
 
@@ -81,11 +88,14 @@ def export_text_encoder(
         task: real texts of the catalogue, on which the export is judged.
         folder: written whole or not at all; an earlier export there is replaced.
         config: the settings.
+        lower_layers: layers after which the graph gives token states too, for `OnnxTextEncoder.read`; None leaves
+            them out.
 
     Returns:
         The report, which is also in the folder.
 
     Raises:
+        ConfigError: the model has fewer layers.
         ExportError: every precision lost more than the tolerance.
         InputError: the folder holds something else, or the task cannot judge this encoder.
     """
@@ -95,15 +105,17 @@ def export_text_encoder(
         return gate.judge(OnnxTextEncoder(session, encoder.tokens, manifest))
 
     with _replaced(Path(folder)) as draft:
-        trace(
-            PooledText(encoder.model, encoder.pooling),
-            ("input_ids", "attention_mask"),
-            "vector",
-            draft / "traced",
-        )
+        inputs = ("input_ids", "attention_mask")
+        if lower_layers is None:
+            trace(PooledText(encoder.model, encoder.pooling), inputs, {VECTOR: 1}, draft / "traced")
+        else:
+            encoder.check_layers(lower_layers)
+            module = PooledStates(encoder.model, encoder.pooling, lower_layers)
+            trace(module, inputs, {VECTOR: 1, STATES: 2}, draft / "traced")
         fused = fuse(draft / "traced", encoder.model.config)
         sample = encoder.tokens.text_batches(_sample(task.documents))
-        return _export(fused, "text_encoder", encoder.dim, encoder.tokens, sample, judge, draft, config)
+        shape = _Shape("text_encoder", encoder.dim, lower_layers)
+        return _export(fused, shape, encoder.tokens, sample, judge, draft, config)
 
 
 def export_pair_cross_encoder(
@@ -133,16 +145,23 @@ def export_pair_cross_encoder(
         return gate.judge(OnnxPairCrossEncoder(session, cross_encoder.tokens, manifest))
 
     with _replaced(Path(folder)) as draft:
-        trace(PairLogit(cross_encoder.model), cross_encoder.inputs, "logit", draft / "traced")
+        trace(PairLogit(cross_encoder.model), cross_encoder.inputs, {LOGIT: 1}, draft / "traced")
         fused = fuse(draft / "traced", cross_encoder.model.config)
         sample = cross_encoder.tokens.pair_batches(_sample(task.pairs))
-        return _export(fused, "pair_cross_encoder", 1, cross_encoder.tokens, sample, judge, draft, config)
+        shape = _Shape("pair_cross_encoder", 1, None)
+        return _export(fused, shape, cross_encoder.tokens, sample, judge, draft, config)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    kind: Literal["text_encoder", "pair_cross_encoder"]
+    dim: int
+    lower_layers: int | None
 
 
 def _export(
     fused: onnx.ModelProto,
-    kind: Literal["text_encoder", "pair_cross_encoder"],
-    dim: int,
+    shape: _Shape,
     tokens: TextTokenizer,
     sample: Iterable[TokenBatch],
     judge: Callable[[OnnxSession, ExportManifest], Verdict],
@@ -160,7 +179,8 @@ def _export(
 
         def manifest(report: ExportReport, path: Path = path) -> ExportManifest:
             hashes = {name: file_sha256(draft / name) for name in (MODEL, TOKENIZER)}
-            return ExportManifest(kind, dim, tokens.max_tokens, tokens.batch_size, tokens.pad_id, report, hashes)
+            limits = (tokens.max_tokens, tokens.batch_size, tokens.pad_id)
+            return ExportManifest(shape.kind, shape.dim, *limits, report, hashes, shape.lower_layers)
 
         unjudged = ExportReport(precision, config.tolerance, ())
         verdict = judge(open_session(path), manifest(unjudged))

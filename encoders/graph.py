@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -32,6 +32,19 @@ class PooledText(nn.Module):
         return pool(hidden, attention_mask, self.pooling)
 
 
+class PooledStates(PooledText):
+    """(input_ids, attention_mask) → the same vectors, and (B, L, dim) token states after some of the layers."""
+
+    def __init__(self, model: PreTrainedModel, pooling: Pooling, lower_layers: int):
+        super().__init__(model, pooling)
+        self.lower_layers = lower_layers
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Encode a padded batch."""
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+        return pool(output.last_hidden_state, attention_mask, self.pooling), output.hidden_states[self.lower_layers]
+
+
 class PairLogit(nn.Module):
     """(input_ids, attention_mask, token_type_ids where the model has them) → (B,) logits."""
 
@@ -46,7 +59,7 @@ class PairLogit(nn.Module):
         return logits[:, 0]
 
 
-def trace(module: nn.Module, inputs: Sequence[str], output: str, path: Path) -> None:
+def trace(module: nn.Module, inputs: Sequence[str], outputs: Mapping[str, int], path: Path) -> None:
     """Write a module over (B, L) int64 inputs as an ONNX file with free B and L.
 
     The TorchScript exporter is used: ONNX Runtime's shape inference, on which fusion and quantization rest,
@@ -55,7 +68,7 @@ def trace(module: nn.Module, inputs: Sequence[str], output: str, path: Path) -> 
     Args:
         module: takes the inputs in order.
         inputs: their names.
-        output: the name of what it returns; its first axis is B.
+        outputs: the names of what it returns, each with its free axes: 1 where only the first (B) is, 2 for (B, L).
         path: the file to write.
     """
     example = torch.tensor([[3, 4, 5, 6, 7], [5, 6, 7, 0, 0]])
@@ -63,7 +76,9 @@ def trace(module: nn.Module, inputs: Sequence[str], output: str, path: Path) -> 
     arguments = tuple(
         {"attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}.get(name, example) for name in inputs
     )
-    axes = {name: {0: "batch", 1: "tokens"} for name in inputs} | {output: {0: "batch"}}
+    free = {0: "batch", 1: "tokens"}
+    axes = dict.fromkeys(inputs, free)
+    axes |= {name: dict(list(free.items())[:count]) for name, count in outputs.items()}
     with warnings.catch_warnings(), torch.inference_mode():
         # the exporter announces its own retirement, and tracing warns of each shape that Python looks at;
         # that the graph holds for other shapes is tested, not guessed from warnings
@@ -75,7 +90,7 @@ def trace(module: nn.Module, inputs: Sequence[str], output: str, path: Path) -> 
             dynamo=False,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=[output],
+            output_names=list(outputs),
             dynamic_axes=axes,
         )
 

@@ -7,7 +7,7 @@ export.json      what the folder is, how it was judged, and the sha256 of the tw
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,11 +19,13 @@ from tokenizers import Tokenizer
 
 from encoders.batching import TextTokenizer, TokenBatch, fill_rows
 from encoders.checkpoint import file_sha256
-from encoders.errors import ArtifactError
+from encoders.errors import ArtifactError, ConfigError
 from encoders.report import ExportReport
 from encoders.session import OnnxSession, open_session
+from encoders.text import TextStates
 
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "export.json"
+VECTOR, STATES, LOGIT = "vector", "states", "logit"  # outputs of graphs
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -37,6 +39,7 @@ class ExportManifest:
     pad_id: NonNegativeInt
     report: ExportReport
     sha256: dict[str, str]
+    lower_layers: NonNegativeInt | None = None
     format: Literal[1] = 1
 
     @property
@@ -126,12 +129,29 @@ class OnnxTextEncoder:
         """
         return fill_rows(self.tokens.text_batches(texts), self._run, (len(texts), self.dim), "text", progress)
 
+    def read(self, texts: Sequence[str], lower_layers: int) -> Iterator[TextStates]:
+        """Read texts in batches, keeping the token states after so many layers; see `StateEncoder.read`.
+
+        Raises:
+            ConfigError: it was exported without these states.
+            InputError: an entry is not a string.
+        """
+        if lower_layers != self.manifest.lower_layers:
+            held = self.manifest.lower_layers
+            raise ConfigError(
+                f"This export gives {'no token states' if held is None else f'the states after {held} layers'}, not "
+                f"those after {lower_layers}: export the encoder again with lower_layers={lower_layers}."
+            )
+        for batch in self.tokens.text_batches(texts):
+            vectors, states = self.session.run(batch.named(self.session.inputs))
+            yield TextStates(batch.rows, vectors, states, batch.attention_mask.sum(1))
+
     def save(self, folder: str | Path) -> None:
         """Copy the export into this empty folder; `load` reads it back."""
         _copy(self.session.path.parent, Path(folder))
 
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
-        return self.session.run(batch.named(self.session.inputs))[0]
+        return self.session.run(batch.named(self.session.inputs), (VECTOR,))[0]
 
 
 class OnnxPairCrossEncoder:
@@ -201,7 +221,8 @@ def _load(
         raise ArtifactError(f"{folder / TOKENIZER} is not a tokenizer: {error}") from error
     session = open_session(folder / MODEL, providers, threads)
     unknown = set(session.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
-    if unknown or len(session.outputs) != 1:
+    outputs = {"text_encoder": (VECTOR,), "pair_cross_encoder": (LOGIT,)}[kind]
+    if unknown or session.outputs != (outputs if manifest.lower_layers is None else (VECTOR, STATES)):
         raise ArtifactError(
             f"{folder / MODEL} has inputs {session.inputs} and outputs {session.outputs}: this is another model."
         )

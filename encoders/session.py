@@ -27,9 +27,9 @@ class OnnxSession:
         self.inputs: tuple[str, ...] = tuple(value.name for value in session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(value.name for value in session.get_outputs())
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """Compute every output, in the order of `outputs`."""
-        return self.inner.run(None, dict(feeds))  # type: ignore[no-any-return]
+    def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> list[NDArray[np.float32]]:
+        """Compute these outputs, or every one in the order of `outputs`."""
+        return self.inner.run(outputs, dict(feeds))  # type: ignore[no-any-return]
 
 
 def open_session(

@@ -1,6 +1,7 @@
 """Text encoders: any Hugging Face checkpoint as a function from texts to unit vectors."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
@@ -21,7 +22,18 @@ from encoders.checkpoint import (
     resolve_device,
     save_checkpoint,
 )
+from encoders.errors import ConfigError
 from encoders.pooling import Pooling, pool, resolve_pooling, save_pooling
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class TextStates:
+    """One batch of texts as an encoder read it."""
+
+    rows: NDArray[np.int64]  # (B,) places of the texts in the input
+    vectors: NDArray[np.float32]  # (B, dim) of length 1, as `Encoder.encode` gives them
+    states: NDArray[np.float32]  # (B, L, dim) after the lower layers
+    lengths: NDArray[np.int64]  # (B,) tokens of each text; states beyond are padding
 
 
 class Encoder(Protocol):
@@ -38,6 +50,23 @@ class Encoder(Protocol):
 
     def save(self, folder: str | Path) -> None:
         """Write the encoder into this empty folder."""
+        ...
+
+
+class StateEncoder(Encoder, Protocol):
+    """A text encoder that also gives the token states that its lower layers leave."""
+
+    def read(self, texts: Sequence[str], lower_layers: int) -> Iterator[TextStates]:
+        """Read texts in batches, longest first within a window, each batch padded to its longest.
+
+        Args:
+            texts: T texts.
+            lower_layers: layers after which the states are taken.
+
+        Raises:
+            ConfigError: this encoder cannot give the states after so many layers.
+            InputError: an entry is not a string.
+        """
         ...
 
 
@@ -120,18 +149,43 @@ class TextEncoder:
         batches = self.tokens.text_batches(texts)
         return fill_rows(batches, self._run, (len(texts), self.dim), "text", progress)
 
+    def read(self, texts: Sequence[str], lower_layers: int) -> Iterator[TextStates]:
+        """Read texts in batches, keeping the token states after so many layers; see `StateEncoder.read`.
+
+        Raises:
+            ConfigError: the model has fewer layers.
+            InputError: an entry is not a string.
+        """
+        self.check_layers(lower_layers)
+        self.model.eval()
+        for batch in self.tokens.text_batches(texts):
+            vectors, states = self._forward(batch, lower_layers)
+            yield TextStates(batch.rows, vectors, states, batch.attention_mask.sum(1))
+
+    def check_layers(self, lower_layers: int) -> None:
+        """Raise ConfigError where the model has fewer layers than these."""
+        layers = int(self.model.config.num_hidden_layers)
+        if not 0 <= lower_layers <= layers:
+            raise ConfigError(f"lower_layers is {lower_layers}, but the checkpoint has {layers} layers.")
+
     def save(self, folder: str | Path) -> None:
         """Write model (safetensors), tokenizer and pooling into this empty folder; `load` reads it back."""
         save_checkpoint(self.model, self.tokenizer, folder)
         save_pooling(Path(folder), self.pooling)
 
-    @torch.inference_mode()
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
+        return self._forward(batch, None)[0]
+
+    @torch.inference_mode()
+    def _forward(self, batch: TokenBatch, lower_layers: int | None) -> list[NDArray[np.float32]]:
+        """Vectors (B, dim) and, where asked for, states (B, L, dim)."""
         input_ids = torch.from_numpy(batch.input_ids).to(self.model.device)
         mask = torch.from_numpy(batch.attention_mask).to(self.model.device)
-        hidden = self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        vectors: NDArray[np.float32] = pool(hidden, mask, self.pooling).cpu().numpy()
-        return vectors
+        kept = lower_layers is not None
+        output = self.model(input_ids=input_ids, attention_mask=mask, output_hidden_states=kept)
+        vectors = pool(output.last_hidden_state, mask, self.pooling)
+        states = [output.hidden_states[lower_layers]] if kept else []
+        return [tensor.cpu().numpy() for tensor in (vectors, *states)]
 
 
 def token_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, wanted: int) -> int:

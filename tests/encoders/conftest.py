@@ -10,7 +10,15 @@ from tiny_models import (
     save_checkpoint,
     wordpiece_tokenizer,
 )
-from transformers import BertModel, GPT2Config, GPT2LMHeadModel, RobertaConfig, RobertaModel
+from transformers import (
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from encoders import (
     ExportConfig,
@@ -54,6 +62,25 @@ def roberta_folder(tmp_path_factory):
     tokenizer = wordpiece_tokenizer()
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     return save_checkpoint(tmp_path_factory.mktemp("roberta"), RobertaModel(config), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def distilbert_folder(tmp_path_factory):
+    torch.manual_seed(4)
+    config = DistilBertConfig(
+        vocab_size=128, dim=32, n_layers=3, n_heads=4, hidden_dim=64, max_position_embeddings=40, initializer_range=0.2,
+    )  # fmt: skip
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return save_checkpoint(tmp_path_factory.mktemp("distilbert"), DistilBertModel(config), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def cuttable(bert_folder, distilbert_folder, roberta_folder):
+    """An encoder of every family that can be cut into lower and joint layers, by name."""
+    config = TextEncoderConfig(max_tokens=32, batch_size=4)
+    folders = {"bert": bert_folder, "distilbert": distilbert_folder, "roberta": roberta_folder}
+    return {name: TextEncoder.load(folder, config) for name, folder in folders.items()}
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def encoder(bert_folder):
 @pytest.fixture(scope="module")
 def fused(encoder, tmp_path_factory):
     path = tmp_path_factory.mktemp("fused") / "traced"
-    trace(PooledText(encoder.model, encoder.pooling), ("input_ids", "attention_mask"), "vector", path)
+    trace(PooledText(encoder.model, encoder.pooling), ("input_ids", "attention_mask"), {"vector": 1}, path)
     return fuse(path, encoder.model.config)
 
 

@@ -117,7 +117,7 @@ def ranking_task(scorer, count=12, length=8):
     return RankingTask(lists, tuple(relevant))
 
 
-def exported(encoder, folder, precision):
+def exported(encoder, folder, precision, lower_layers=None):
     task = retrieval_task(encoder, catalogue())
-    export_text_encoder(encoder, task, folder, ExportConfig(precisions=(precision,), tolerance=0.5))
+    export_text_encoder(encoder, task, folder, ExportConfig(precisions=(precision,), tolerance=0.5), lower_layers)
     return OnnxTextEncoder.load(folder)

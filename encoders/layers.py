@@ -1,0 +1,134 @@
+"""Layers: the blocks of a pretrained transformer as modules of one form, whatever the checkpoint calls their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+
+from encoders.errors import ConfigError
+
+# part → its place in a layer; one row per family, the layers themselves under the first entry
+BERT = {
+    "layers": "encoder.layer",
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attended": "attention.output.dense",
+    "attended_norm": "attention.output.LayerNorm",
+    "widen": "intermediate.dense",
+    "narrow": "output.dense",
+    "norm": "output.LayerNorm",
+}
+DISTILBERT = {
+    "layers": "transformer.layer",
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attended": "attention.out_lin",
+    "attended_norm": "sa_layer_norm",
+    "widen": "ffn.lin1",
+    "narrow": "ffn.lin2",
+    "norm": "output_layer_norm",
+}
+LAYOUTS: Mapping[str, Mapping[str, str]] = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), BERT),
+    "distilbert": DISTILBERT,
+}
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Sizes of a transformer layer.
+
+    Attributes:
+        dim: Length of a token's state.
+        heads: Attention heads.
+        inner: Width of the feed-forward part.
+        activation: Its activation, as transformers names it.
+        epsilon: Of the layer norms.
+    """
+
+    dim: int
+    heads: int
+    inner: int
+    activation: str
+    epsilon: float
+
+
+class Layer(nn.Module):
+    """A transformer layer with its norms after the residual sums (Vaswani et al., 2017): the parts, not how they join.
+
+    Args:
+        shape: Its sizes.
+    """
+
+    def __init__(self, shape: LayerShape) -> None:
+        super().__init__()
+        self.shape = shape
+        dim = shape.dim
+        self.query, self.key, self.value, self.attended = (nn.Linear(dim, dim) for _ in range(4))
+        self.attended_norm = nn.LayerNorm(dim, eps=shape.epsilon)
+        self.widen = nn.Linear(dim, shape.inner)
+        self.activation = ACT2FN[shape.activation]
+        self.narrow = nn.Linear(shape.inner, dim)
+        self.norm = nn.LayerNorm(dim, eps=shape.epsilon)
+
+    def heads(self, states: Tensor) -> Tensor:
+        """(…, N, dim) cut into heads: (…, heads, N, dim / heads)."""
+        heads = self.shape.heads
+        return states.reshape(*states.shape[:-1], heads, states.shape[-1] // heads).transpose(-2, -3)
+
+    def finish(self, states: Tensor, attention: Tensor) -> Tensor:
+        """The rest of the layer once attention (…, N, dim) is known: both residual sums and the feed-forward part."""
+        states = self.attended_norm(states + self.attended(attention))
+        out: Tensor = self.norm(states + self.narrow(self.activation(self.widen(states))))
+        return out
+
+
+def layer_shape(model: PreTrainedModel) -> LayerShape:
+    """The sizes of a checkpoint's layers.
+
+    Raises:
+        ConfigError: Its kind of transformer cannot be cut.
+    """
+    config = model.config
+    if config.model_type not in LAYOUTS:
+        raise ConfigError(
+            f"A {config.model_type} cannot be cut into lower and joint layers; {', '.join(LAYOUTS)} can. Pass such a "
+            "checkpoint, or re-rank with the pair cross-encoder."
+        )
+    return LayerShape(
+        dim=int(config.hidden_size),
+        heads=int(config.num_attention_heads),
+        inner=int(config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size),
+        activation=str(config.activation if config.model_type == "distilbert" else config.hidden_act),
+        epsilon=float(getattr(config, "layer_norm_eps", 1e-12)),  # DistilBERT's is fixed
+    )
+
+
+def top_layers(model: PreTrainedModel, count: int) -> list[Layer]:
+    """Copies of a bare transformer's last layers, lowest first.
+
+    Raises:
+        ConfigError: Its kind cannot be cut, or it has fewer layers.
+    """
+    shape = layer_shape(model)
+    layout = LAYOUTS[model.config.model_type]
+    stack = list(model.get_submodule(layout["layers"]).children())
+    if not 1 <= count <= len(stack):
+        raise ConfigError(f"joint_layers is {count}; the checkpoint has {len(stack)} layers: take 1 to {len(stack)}.")
+    return [_copied(original, layout, shape) for original in stack[-count:]]
+
+
+def _copied(original: nn.Module, layout: Mapping[str, str], shape: LayerShape) -> Layer:
+    layer = Layer(shape)
+    with torch.no_grad():
+        for name, part in layer.named_children():
+            if name in layout:
+                part.load_state_dict(original.get_submodule(layout[name]).state_dict())
+    return layer
