@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny_engine
 import torch
+from tests_support import bound_by_permissions
 
 import ranker
 
@@ -58,14 +59,10 @@ def read_only():
             folder = shutil.copytree(source, Path(parent) / "mount")
             for path in [folder, *folder.rglob("*")]:
                 path.chmod(0o555 if path.is_dir() else 0o444)
-            root = os.geteuid() == 0
-            if root:
-                os.seteuid(65534)  # root may write anywhere
             try:
-                yield folder
+                with bound_by_permissions():
+                    yield folder
             finally:
-                if root:
-                    os.seteuid(0)
                 for path in [folder, *folder.rglob("*")]:
                     path.chmod(0o755)
 
