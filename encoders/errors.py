@@ -5,6 +5,8 @@
     ├── ConfigError(ValueError)     a setting is unknown, of the wrong type or out of range
     ├── ArtifactError(OSError)      a saved file is missing, damaged, or of another format
     ├── ExportError(RuntimeError)   an exported model lost more quality than its tolerance allows
+    ├── OverloadError(RuntimeError) more requests came than can be answered in time
+    ├── BatchError(RuntimeError)    requests that ran together were interrupted, or not all answered
     └── ExtraError(ImportError)     an optional dependency is not installed
 
 Every message says what happened, why, and what to do. Anything else that escapes is a defect.
@@ -29,6 +31,14 @@ class ArtifactError(RankerError, OSError):
 
 class ExportError(RankerError, RuntimeError):
     """An exported model lost more quality than its tolerance allows."""
+
+
+class OverloadError(RankerError, RuntimeError):
+    """More requests came than can be answered in time; this one was not run."""
+
+
+class BatchError(RankerError, RuntimeError):
+    """Requests that ran together were interrupted, or not all answered."""
 
 
 class ExtraError(RankerError, ImportError):

@@ -11,7 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from encoders.errors import ArtifactError, ConfigError, ExportError, ExtraError, InputError, RankerError
+    from encoders.errors import (
+        ArtifactError,
+        BatchError,
+        ConfigError,
+        ExportError,
+        ExtraError,
+        InputError,
+        OverloadError,
+        RankerError,
+    )
     from ranker.config import EngineConfig
     from ranker.engine import Engine
     from ranker.exporting import EngineExport, export
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactError",
+    "BatchError",
     "Between",
     "ConfigError",
     "Engine",
@@ -29,6 +39,7 @@ __all__ = [
     "ExportError",
     "ExtraError",
     "InputError",
+    "OverloadError",
     "RankerError",
     "export",
     "fit",
@@ -39,7 +50,17 @@ __all__ = [
 # a mistyped option should.
 _HOMES = {
     **dict.fromkeys(
-        ("ArtifactError", "ConfigError", "ExportError", "ExtraError", "InputError", "RankerError"), "encoders.errors"
+        (
+            "ArtifactError",
+            "BatchError",
+            "ConfigError",
+            "ExportError",
+            "ExtraError",
+            "InputError",
+            "OverloadError",
+            "RankerError",
+        ),
+        "encoders.errors",
     ),
     **dict.fromkeys(("EngineExport", "export"), "ranker.exporting"),
     "Between": "retrieval.catalogue",
