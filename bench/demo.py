@@ -16,14 +16,13 @@ import ranker
 from ranker.artifact import check_target
 from ranker.data import load_movielens
 from ranker.evaluation import evaluate, leave_one_out
-from ranker.reranker import Blend
+from ranker.reranker import Gain
 
 console = Console()
 USER = 1
 
-SETTINGS = Path(__file__).with_name("ml-100k.yaml")
 # A fraction of the work, so that the path can be walked in seconds.
-TINY = {"rerank": {"model": {"layers": 1}, "depth": 10, "training": {"max_lists": 300, "validation_lists": 10}}}
+TINY = {"rerank": {"split": {"depth": 10, "training": {"max_lists": 300, "epochs": 1, "validation_lists": 50}}}}
 
 
 def main(
@@ -35,7 +34,7 @@ def main(
 ) -> None:
     """Fit, export, recommend, click, and measure, on MovieLens-100K."""
     show_progress()
-    settings = ranker.EngineConfig.from_dict(TINY) if tiny else ranker.EngineConfig.from_yaml(SETTINGS)
+    settings = ranker.EngineConfig.from_dict(TINY if tiny else {})
     start = time.monotonic()
     paths = load_movielens("ml-100k", folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
@@ -87,7 +86,7 @@ def main(
     console.rule("quality: rank all unseen films; is the user's next one in the first 10?")
     console.print(quality_table(result.summary[["hr@10", "ndcg@10", "mrr@10", "coverage@10"]]))
     console.print(f"Effect of the fine-tuned cross-encoder on NDCG@10: {result.difference()}", highlight=False)
-    console.print(serving_note(engine.reranker.blend), highlight=False)
+    console.print(serving_note(engine.reranker.gain), highlight=False)
     console.print(f"Done in {time.monotonic() - start:.0f} s. The engine is in {out}: try ranker info {out}")
 
 
@@ -103,10 +102,10 @@ def ranked_table(ranking: pd.DataFrame, items: pd.DataFrame, before: pd.DataFram
     return table
 
 
-def serving_note(blend: Blend) -> str:
+def serving_note(gain: Gain) -> str:
     """Whether the cross-encoder's order is served, and why."""
-    verdict = "served" if blend.serves else "not served: the candidates' own order is"
-    return f"On validation it added {blend.gain:+.4f} (standard error {blend.error:.4f}), so its order is {verdict}."
+    verdict = "served" if gain.serves else "not served: the candidates' own order is"
+    return f"On validation it added {gain.mean:+.4f} (standard error {gain.error:.4f}), so its order is {verdict}."
 
 
 def gate_table(exported: ranker.EngineExport) -> Table:

@@ -16,7 +16,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 import ranker
-from bench.demo import SETTINGS, TINY, console, quality_table, show_progress
+from bench.demo import TINY, console, quality_table, show_progress
 from ranker.data import load_movielens
 from ranker.evaluation import bootstrap_mean, leave_one_out, paired_bootstrap, per_user_metrics
 from ranker.evaluation import evaluate as evaluate_engine
@@ -41,7 +41,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the data set is kept.")] = Path("data"),
     out: Annotated[Path, typer.Option(help="Where tables and per-user results go.")] = Path("runs/quality"),
     seeds: Annotated[int, typer.Option(help="How many seeds, counted from 0.")] = 3,
-    config: Annotated[Path, typer.Option(help="Settings of the engine, YAML.")] = SETTINGS,
+    config: Annotated[Path | None, typer.Option(help="Settings of the engine, YAML; its defaults without.")] = None,
     validation: Annotated[bool, typer.Option(help="Test on the second last rating: for choosing settings.")] = False,
     tiny: Annotated[bool, typer.Option(help="One seed and a fraction of the work, to try the path.")] = False,
 ) -> None:
@@ -49,7 +49,8 @@ def main(
     show_progress()
     paths = load_movielens("ml-100k", folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
-    tree = TINY if tiny else ranker.EngineConfig.from_yaml(config).to_dict()
+    settings = ranker.EngineConfig() if config is None else ranker.EngineConfig.from_yaml(config)
+    tree = TINY if tiny else settings.to_dict()
     split = leave_one_out(interactions)
     if validation:
         split = leave_one_out(split.train)

@@ -5,6 +5,7 @@ The torch and the ONNX models read their inputs from here, so that both see the 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,13 @@ class TextTokenizer:
 
     def save(self, path: str) -> None:
         """Write tokenizer.json, which holds neither padding nor truncation."""
-        self._tokenizer.save(path)
+        Path(path).write_text(self.to_str(), encoding="utf-8")
+
+    def to_str(self) -> str:
+        """The content of the file that `save` writes."""
+        plain = Tokenizer.from_str(self._tokenizer.to_str())
+        plain.no_truncation()
+        return plain.to_str()
 
     def text_batches(self, texts: Sequence[str]) -> Iterator[TokenBatch]:
         """Batches of single texts; what is over max_tokens is cut from the end.

@@ -111,17 +111,28 @@ def layer_shape(model: PreTrainedModel) -> LayerShape:
     )
 
 
+def check_cut(model: PreTrainedModel, count: int) -> None:
+    """Make sure that a bare transformer can be cut below so many of its layers.
+
+    Raises:
+        ConfigError: Its kind cannot be cut, or it has fewer layers.
+    """
+    layer_shape(model)
+    layers = int(model.config.num_hidden_layers)
+    if not 1 <= count <= layers:
+        raise ConfigError(f"joint_layers is {count}; the checkpoint has {layers} layers: take 1 to {layers}.")
+
+
 def top_layers(model: PreTrainedModel, count: int) -> list[Layer]:
     """Copies of a bare transformer's last layers, lowest first.
 
     Raises:
         ConfigError: Its kind cannot be cut, or it has fewer layers.
     """
+    check_cut(model, count)
     shape = layer_shape(model)
     layout = LAYOUTS[model.config.model_type]
     stack = list(model.get_submodule(layout["layers"]).children())
-    if not 1 <= count <= len(stack):
-        raise ConfigError(f"joint_layers is {count}; the checkpoint has {len(stack)} layers: take 1 to {len(stack)}.")
     return [_copied(original, layout, shape) for original in stack[-count:]]
 
 

@@ -5,6 +5,7 @@ tokenizer.json   the fast tokenizer
 export.json      what the folder is, how it was judged, and the sha256 of the two files above
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -115,6 +116,12 @@ class OnnxTextEncoder:
     def dim(self) -> int:
         """Entries of a vector."""
         return self.manifest.dim
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of its graph, tokenizer and limit of tokens."""
+        files = " ".join(self.manifest.sha256[name] for name in (MODEL, TOKENIZER))
+        return hashlib.sha256(f"{files} {self.manifest.max_tokens}".encode()).hexdigest()
 
     @property
     def provider(self) -> str:

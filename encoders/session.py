@@ -14,6 +14,7 @@ from encoders.errors import ArtifactError, ConfigError
 
 logger = logging.getLogger(__name__)
 
+IN_MEMORY = Path("graph in memory")  # what a session without a file calls its path
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -33,12 +34,12 @@ class OnnxSession:
 
 
 def open_session(
-    path: Path, providers: Literal["auto"] | Sequence[str] = "auto", threads: int | None = None
+    source: Path | bytes, providers: Literal["auto"] | Sequence[str] = "auto", threads: int | None = None
 ) -> OnnxSession:
-    """Open an ONNX file.
+    """Open an ONNX graph.
 
     Args:
-        path: the .onnx file.
+        source: the .onnx file, or its content.
         providers: execution providers in the order of preference; "auto" is CUDA where a device is present,
             then CPU. CPU is always the last resort.
         threads: threads within one operator; None leaves ONNX Runtime one per physical core.
@@ -50,7 +51,8 @@ def open_session(
         ArtifactError: the file is missing or is no ONNX graph that this ONNX Runtime can run.
         ConfigError: a named provider is not part of this ONNX Runtime.
     """
-    if not path.is_file():
+    path = source if isinstance(source, Path) else IN_MEMORY
+    if isinstance(source, Path) and not path.is_file():
         raise ArtifactError(f"{path} is missing: export the model again, or pass the folder that holds it.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about node placement, which no caller can act on
@@ -60,7 +62,9 @@ def open_session(
     # on CPU the fused operator is several times slower than the addition and the layer norm that it replaces
     unwanted = ["SkipLayerNormFusion"] if wanted == [CPU] else []
     try:
-        loaded = onnxruntime.InferenceSession(str(path), options, wanted, disabled_optimizers=unwanted)
+        loaded = onnxruntime.InferenceSession(
+            source if isinstance(source, bytes) else str(path), options, wanted, disabled_optimizers=unwanted
+        )
         session = OnnxSession(loaded, path)
     except Exception as error:  # ONNX Runtime's error classes share no base but Exception
         raise ArtifactError(f"{path} is not a graph that ONNX Runtime can run: {str(error).splitlines()[0]}") from error

@@ -1,6 +1,7 @@
 """Text encoders: any Hugging Face checkpoint as a function from texts to unit vectors."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -55,6 +56,11 @@ class Encoder(Protocol):
 
 class StateEncoder(Encoder, Protocol):
     """A text encoder that also gives the token states that its lower layers leave."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that its answers depend on beside the text: weights, tokens, pooling, limits."""
+        ...
 
     def read(self, texts: Sequence[str], lower_layers: int) -> Iterator[TextStates]:
         """Read texts in batches, longest first within a window, each batch padded to its longest.
@@ -138,6 +144,15 @@ class TextEncoder:
     def dim(self) -> int:
         """Entries of a vector."""
         return int(self.model.config.hidden_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of its weights, tokenizer, pooling and limit of tokens."""
+        digest = hashlib.sha256(f"{self.pooling} {self.tokens.max_tokens} {self.tokens.to_str()}".encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().numpy().data)
+        return digest.hexdigest()
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """Encode texts to (T, dim) rows of length 1, in the order of the input.

@@ -62,11 +62,50 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class RerankConfig:
-    """The cross-encoder that re-orders the best candidates.
+class JointTrainingConfig(TrainingConfig):
+    """How the joint layers are trained on labelled lists; see ``TrainingConfig``, whose pairs are whole lists here.
 
     Attributes:
-        enabled: Off leaves the candidates in their fused order.
+        loss: "softmax" puts the chosen item of a list above its negatives; "bce" tells each of them apart by itself.
+        head_rate: Learning rate of what is new (head, event and factor embeddings), as a multiple of the layers'.
+    """
+
+    max_lists: Annotated[int, Field(ge=1)] = 100_000
+    negatives: Annotated[int, Field(ge=1)] = 31
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 1
+    validation_lists: Annotated[int, Field(ge=1)] = 1000
+    loss: Literal["softmax", "bce"] = "softmax"
+    head_rate: Annotated[float, Field(gt=0)] = 5.0
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class SplitConfig:
+    """The split cross-encoder: the text encoder's lower layers read items once, its upper ones item and user together.
+
+    Attributes:
+        joint_layers: How many upper layers read item and user together; more is slower and may be better.
+        depth: Candidates of each request that are scored.
+        events: Newest events of a user that are read.
+        quantized: Export the text encoder first, as ``EngineConfig.export`` says, and train on what the export makes
+            of the items, so that what serves is what was trained on. Off, the encoder stays in torch.
+        max_tokens: Tokens of an item that are kept, the first ones.
+        training: How the joint layers are trained.
+    """
+
+    joint_layers: Annotated[int, Field(ge=1)] = 1
+    depth: Annotated[int, Field(ge=1)] = 100
+    events: Annotated[int, Field(ge=1)] = 20
+    quantized: bool = True
+    max_tokens: Annotated[int, Field(ge=1)] = 64
+    training: JointTrainingConfig = JointTrainingConfig()
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class PairConfig:
+    """The pair cross-encoder: a whole transformer reads user and item as one text.
+
+    Attributes:
         checkpoint: Hub id or folder of an encoder, or of a ready-made cross-encoder.
         model: Its settings.
         depth: Candidates of each request that it scores.
@@ -74,12 +113,33 @@ class RerankConfig:
         training: How it is fine-tuned.
     """
 
-    enabled: bool = True
     checkpoint: str = DEFAULT_CHECKPOINT
     model: PairCrossEncoderConfig = PairCrossEncoderConfig()
     depth: Annotated[int, Field(ge=1)] = 20
     context_items: Annotated[int, Field(ge=1)] = 3
     training: TrainingConfig = TrainingConfig()
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class RerankConfig:
+    """The cross-encoder that re-orders the best candidates.
+
+    Attributes:
+        enabled: Off leaves the candidates in their fused order.
+        kind: Which one: "split" is hundreds of times faster, "pair" takes any ready-made cross-encoder.
+        split: Settings of the one.
+        pair: Settings of the other.
+    """
+
+    enabled: bool = True
+    kind: Literal["split", "pair"] = "split"
+    split: SplitConfig = SplitConfig()
+    pair: PairConfig = PairConfig()
+
+    @property
+    def chosen(self) -> SplitConfig | PairConfig:
+        """The settings of the kind in use."""
+        return self.split if self.kind == "split" else self.pair
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

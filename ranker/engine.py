@@ -276,7 +276,7 @@ class Engine:
             yield table
 
     def _ranked(self, requests: Requests, k: int) -> Candidates:
-        candidates = self.retriever.retrieve(requests, max(k, self.config.rerank.depth))
+        candidates = self.retriever.retrieve(requests, max(k, self.config.rerank.chosen.depth))
         return self.reranker.rerank(requests, candidates).head(k)
 
     def _table(self, ids: Ids, items: NDArray[np.int64], scores: NDArray[np.float32]) -> pd.DataFrame:

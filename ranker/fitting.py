@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from encoders import PairCrossEncoder, TextEncoder
+from encoders import OnnxTextEncoder, StateEncoder, TextEncoder, export_text_encoder
 from encoders.errors import ConfigError
 from ranker.config import EngineConfig, SourceName
 from ranker.engine import Engine
 from ranker.feedback import checked_events
-from ranker.labels import LabelledEvents, labelled_events
-from ranker.lists import LabelledLists, held_out_events, held_out_sizes, labelled_lists, list_ndcg
+from ranker.labels import labelled_events
+from ranker.lists import LabelledLists, held_out_events, held_out_sizes, labelled_lists
 from ranker.log import IN_MEMORY, FeedbackLog
-from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts, Reranker
-from ranker.training import TrainingReport, fine_tune
+from ranker.pair.training import fit_pair
+from ranker.reranker import CrossEncoderReranker, KeepOrder, Reranker
+from ranker.split.fitting import fit_split, lower_layers
+from ranker.split.inputs import collaborative
+from ranker.tasks import retrieval_task
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
-from retrieval.candidates import NO_ITEM, Source
+from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever, learn_weights, standardised
 from retrieval.histories import Histories
@@ -72,7 +79,8 @@ def fit(
         users = UserHistories(log)
         users.take_in(events, catalogue.ids.positions(events["item_id"]), config.feedback)
         log = users.merged()
-    encoder = TextEncoder.load(config.checkpoint, config.encoder)
+    original = TextEncoder.load(config.checkpoint, config.encoder)
+    encoder = _serving_encoder(original, log.histories, catalogue, config)
     logger.info("Encoding %d item texts.", len(catalogue))
     vectors = encoder.encode(catalogue.texts, progress=progress)
 
@@ -80,11 +88,20 @@ def fit(
     reranker: Reranker = KeepOrder()
     training = None
     if config.rerank.enabled or weights is None:
-        lists, weights = _lists_and_weights(log.histories, vectors, weights, config)
-        if config.rerank.enabled:
-            newest = config.rerank.training.max_feedback
-            labelled = labelled_events(events, log, catalogue, config.feedback, newest)
-            reranker, training = _trained_reranker(lists, labelled, catalogue, config, progress)
+        lists, factors, weights = _lists_and_weights(log.histories, vectors, weights, config)
+        if config.rerank.enabled and config.rerank.kind == "split":
+            reranker, training = fit_split(
+                lists, catalogue, original, encoder, factors, config.rerank.split, config.seed, progress
+            )
+        elif config.rerank.enabled:
+            settings = config.rerank.pair
+            labelled = labelled_events(events, log, catalogue, config.feedback, settings.training.max_feedback)
+            reranker, training = fit_pair(lists, labelled, catalogue, settings, config.seed, progress)
+        if isinstance(reranker, CrossEncoderReranker):
+            logger.info(
+                "On validation lists the cross-encoder adds %+.4f (standard error %.4f) to NDCG@10: its order %s.",
+                reranker.gain.mean, reranker.gain.error, "is served" if reranker.gain.serves else "is not served",
+            )  # fmt: skip
     logger.info("Fitting the sources on all %d events.", len(log.histories.items))
     retriever = FusedRetriever(_sources(log.histories, vectors, config), weights, config.fusion)
     return Engine(
@@ -97,6 +114,22 @@ def fit(
         config=config,
         training=training,
     )
+
+
+def _serving_encoder(
+    original: TextEncoder, histories: Histories, catalogue: Catalogue, config: EngineConfig
+) -> StateEncoder:
+    """The encoder that will serve: what is trained on its states is trained on the export's, where it is exported."""
+    rerank = config.rerank
+    if not (rerank.enabled and rerank.kind == "split" and rerank.split.quantized):
+        return original
+    folder = Path(tempfile.mkdtemp(prefix="encoder-"))
+    task = retrieval_task(histories.liked(), catalogue, np.random.default_rng(config.seed))
+    logger.info("Exporting the text encoder.")
+    export_text_encoder(original, task, folder, config.export, lower_layers(original, rerank.split))
+    encoder = OnnxTextEncoder.load(folder)
+    weakref.finalize(encoder, shutil.rmtree, folder, ignore_errors=True)  # until it is saved somewhere
+    return encoder
 
 
 def _sources(histories: Histories, vectors: NDArray[np.float32], config: EngineConfig) -> dict[str, Source]:
@@ -123,9 +156,12 @@ def _given_weights(config: EngineConfig) -> dict[str, float] | None:
 
 def _lists_and_weights(
     histories: Histories, vectors: NDArray[np.float32], weights: dict[str, float] | None, config: EngineConfig
-) -> tuple[LabelledLists, dict[str, float]]:
-    """Labelled lists of the newest events from sources that never saw them, and fusion weights learned on them."""
-    training = config.rerank.training
+) -> tuple[LabelledLists, NDArray[np.float32], dict[str, float]]:
+    """Lists of the newest events from sources that never saw them, these sources' item factors, and fusion weights.
+
+    The factors are those of the ALS source; zeros, one for each item, where there is none.
+    """
+    training = config.rerank.chosen.training
     liked = histories.liked()
     rng = np.random.default_rng(config.seed)
     sizes = held_out_sizes(liked, training.holdout)
@@ -140,45 +176,6 @@ def _lists_and_weights(
         weights = dict(zip(config.sources, learned.tolist(), strict=True))
         logger.info("Learned fusion weights: %s.", ", ".join(f"{name} {w:.2f}" for name, w in weights.items()))
     fused = FusedRetriever(sources, weights, config.fusion)
-    return labelled_lists(liked, events, fused, len(vectors)), weights
-
-
-def _trained_reranker(
-    lists: LabelledLists, labelled: LabelledEvents, catalogue: Catalogue, config: EngineConfig, progress: bool
-) -> tuple[PairReranker, TrainingReport]:
-    settings = config.rerank
-    cross_encoder = PairCrossEncoder.load(settings.checkpoint, settings.model, config.seed)
-    texts = PairTexts(catalogue.titles, catalogue.texts, settings.context_items)
-    rng = np.random.default_rng(config.seed)
-    # Only the first candidates are ever re-ranked, so it is among them that it has to tell the chosen one.
-    train, validation = lists.containing_choice(settings.depth).split_by_user(
-        settings.training.validation_fraction, rng
-    )
-    labelled = labelled.of_others(validation.users)
-    logger.info("Fine-tuning the cross-encoder on %d lists and %d feedback events.", len(train), len(labelled))
-    report = fine_tune(cross_encoder, texts, train, labelled, validation, settings.training, config.seed, progress)
-    reranker = PairReranker(cross_encoder, texts, settings.depth, Blend())
-    blend = _learned_blend(reranker.opinions(validation.requests, validation.candidates), validation)
-    logger.info(
-        "On %d validation lists the cross-encoder adds %+.4f (standard error %.4f) to NDCG@10: its order %s served.",
-        len(validation), blend.gain, blend.error, "is" if blend.serves else "is not",
-    )  # fmt: skip
-    return PairReranker(cross_encoder, texts, settings.depth, blend), report
-
-
-def _learned_blend(opinions: NDArray[np.float32], lists: LabelledLists) -> Blend:
-    """The weights of the two opinions; the blend serves if it gains more than one standard error.
-
-    The rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984): of two models that the
-    validation lists cannot tell apart, the simpler one, which here also saves its time at every request.
-    """
-    standard = standardised(opinions)
-    weights = learn_weights(standard, lists.candidates.items, lists.chosen)
-    chosen = lists.candidates.items == lists.chosen[:, None]
-    empty = lists.candidates.items == NO_ITEM
-    before, after = (
-        list_ndcg(np.where(empty, -np.inf, scores), chosen) for scores in (standard[:, :, 0], standard @ weights)
-    )
-    gains = after - before
-    gain, error = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
-    return Blend(float(weights[0]), float(weights[1]), gain, error, serves=gain > error)
+    als = sources.get("als")
+    factors = collaborative(als.item_factors) if isinstance(als, AlsRetriever) else np.zeros((len(vectors), 1))
+    return labelled_lists(liked, events, fused, len(vectors)), factors.astype(np.float32), weights

@@ -27,9 +27,7 @@ class LabelledLists:
 
     def take(self, rows: NDArray[np.int64]) -> LabelledLists:
         """These lists, in this order."""
-        parts = self.candidates
-        candidates = Candidates(parts.items[rows], parts.scores[rows], parts.by_source[rows], parts.sources)
-        return LabelledLists(self.users[rows], self.requests.take(rows), candidates, self.chosen[rows])
+        return LabelledLists(self.users[rows], self.requests.take(rows), self.candidates.take(rows), self.chosen[rows])
 
     def containing_choice(self, depth: int) -> LabelledLists:
         """The lists whose first ``depth`` candidates hold the chosen item, cut to that depth."""

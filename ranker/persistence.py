@@ -4,7 +4,7 @@ config.yaml  catalogue.parquet  training.json
 users/       the log that the engine was fitted on
 encoder/     the text encoder: a Hugging Face checkpoint, or its ONNX export
 fusion.json  sources/als/  sources/text/  sources/popularity/
-reranker/    blend.json and the cross-encoder; missing where the engine has none
+reranker/    gain.json and the cross-encoder's own files; missing where the engine has none
 """
 
 from __future__ import annotations
@@ -17,21 +17,15 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from encoders import (
-    Encoder,
-    OnnxPairCrossEncoder,
-    OnnxTextEncoder,
-    PairCrossEncoder,
-    PairScorer,
-    TextEncoder,
-    is_export,
-)
+from encoders import Encoder, OnnxTextEncoder, TextEncoder, is_export
 from encoders.errors import ArtifactError, ConfigError, InputError
 from ranker.artifact import open_version, write_version
 from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.log import FeedbackLog
-from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts, Reranker
+from ranker.pair.reranker import PairReranker
+from ranker.reranker import CrossEncoderReranker, Gain, KeepOrder, Reranker
+from ranker.split.reranker import SplitReranker
 from ranker.training import TrainingReport
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
@@ -59,9 +53,9 @@ def save_engine(engine: Engine, root: Path) -> Path:
         (folder / "fusion.json").write_bytes(TypeAdapter(dict[str, float]).dump_json(engine.retriever.weights))
         for name, source in engine.retriever.sources.items():
             source.save(_new(folder / "sources" / name))
-        if isinstance(engine.reranker, PairReranker):
-            save_settings(engine.reranker.blend, _new(folder / "reranker") / "blend.json")
-            engine.reranker.cross_encoder.save(_new(folder / "reranker" / "cross_encoder"))
+        if isinstance(engine.reranker, CrossEncoderReranker):
+            save_settings(engine.reranker.gain, _new(folder / "reranker") / "gain.json")
+            engine.reranker.save(folder / "reranker")
 
     elsewhere = Path(engine.log.path).resolve() != (root / LOG).resolve()
     if elsewhere and (root / LOG).exists():
@@ -70,8 +64,8 @@ def save_engine(engine: Engine, root: Path) -> Path:
     # A served model is copied from the files that it was loaded from, and later saves prune those of older versions.
     if isinstance(engine.encoder, OnnxTextEncoder):
         engine.encoder = OnnxTextEncoder.load(version / "encoder")
-    if isinstance(engine.reranker, PairReranker) and isinstance(engine.reranker.cross_encoder, OnnxPairCrossEncoder):
-        engine.reranker = _load_reranker(version / "reranker", engine.catalogue, engine.config)
+    if isinstance(engine.reranker, CrossEncoderReranker) and engine.reranker.from_files:
+        engine.reranker = _load_reranker(version / "reranker", engine.encoder, engine.catalogue, engine.config)
     if elsewhere:
         engine.move_feedback(FeedbackLog(root / LOG))
     return version
@@ -93,12 +87,13 @@ def load_engine(root: Path | str) -> Engine:
     except (ConfigError, InputError, pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{folder}: {error}. Restore it from a backup, or fit the engine again.") from error
     training = folder / "training.json"
+    encoder = _load_encoder(folder / "encoder", config)
     return Engine(
         catalogue=catalogue,
         users=UserHistories.load(folder / "users", len(catalogue)),
-        encoder=_load_encoder(folder / "encoder", config),
+        encoder=encoder,
         retriever=_load_retriever(folder, config, len(catalogue)),
-        reranker=_load_reranker(folder / "reranker", catalogue, config),
+        reranker=_load_reranker(folder / "reranker", encoder, catalogue, config),
         log=FeedbackLog(root / LOG),
         config=config,
         training=load_settings(TrainingReport, training) if training.exists() else None,
@@ -133,15 +128,18 @@ def _load_retriever(folder: Path, config: EngineConfig, n_items: int) -> FusedRe
     return retriever
 
 
-def _load_reranker(folder: Path, catalogue: Catalogue, config: EngineConfig) -> Reranker:
+def _load_reranker(folder: Path, encoder: Encoder, catalogue: Catalogue, config: EngineConfig) -> Reranker:
     if not folder.is_dir():
         return KeepOrder()
-    blend = load_settings(Blend, folder / "blend.json")
-    weights = folder / "cross_encoder"
-    cross_encoder: PairScorer = (
-        OnnxPairCrossEncoder.load(weights)
-        if is_export(weights)
-        else PairCrossEncoder.load(weights, config.rerank.model)
-    )
-    texts = PairTexts(catalogue.titles, catalogue.texts, config.rerank.context_items)
-    return PairReranker(cross_encoder, texts, config.rerank.depth, blend)
+    gain = load_settings(Gain, folder / "gain.json")
+    if config.rerank.kind == "pair":
+        return PairReranker.load(folder, catalogue, config.rerank.pair, gain)
+    if not isinstance(encoder, TextEncoder | OnnxTextEncoder):
+        raise ArtifactError(f"{folder}: needs an encoder that gives token states. Save the engine again.")
+    reranker = SplitReranker.load(folder, encoder, config.rerank.split.depth, gain)
+    if reranker.inputs.store.n_items != len(catalogue):
+        raise ArtifactError(
+            f"{folder}: holds the states of {reranker.inputs.store.n_items} items, but the catalogue has "
+            f"{len(catalogue)}. Restore the folder from a backup, or fit the engine again."
+        )
+    return reranker

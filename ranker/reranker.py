@@ -1,8 +1,9 @@
-"""Re-ranking: the cross-encoder reads a user's recent items and a candidate together, and re-orders the best."""
+"""Re-ranking: what re-orders candidates, and when it is worth asking."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Annotated, Protocol
 
 import numpy as np
@@ -10,9 +11,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from encoders import PairScorer
+from ranker.lists import LabelledLists, list_ndcg
 from retrieval.candidates import NO_ITEM, Candidates, Requests
-from retrieval.fusion import standardised
 
 
 class Reranker(Protocol):
@@ -32,104 +32,78 @@ class KeepOrder:
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Blend:
-    """How the two opinions on a request's best candidates are added up, each standardised among them.
+class Gain:
+    """What re-ranking added to the NDCG@10 of lists that it was not trained on.
 
     Attributes:
-        fused: Weight of the fused retrieval score.
-        cross_encoder: Weight of the cross-encoder's logit.
-        gain: What the blend added to the mean NDCG@10 of the validation lists it was learned on.
-        error: Standard error of that gain.
-        serves: Whether the blend's order is served; else the fused order stands and no pair is scored.
+        mean: Mean gain over the lists.
+        error: Its standard error.
     """
 
-    fused: Annotated[float, Field(ge=0)] = 1.0
-    cross_encoder: Annotated[float, Field(ge=0)] = 1.0
-    gain: float = 0.0
-    error: Annotated[float, Field(ge=0)] = 0.0
-    serves: bool = True
+    mean: float
+    error: Annotated[float, Field(ge=0)]
+
+    @property
+    def serves(self) -> bool:
+        """Whether re-ranking is worth asking: it gains more than one standard error.
+
+        The rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984): of two models that
+        the lists cannot tell apart, the simpler one, which here also saves its time at every request.
+        """
+        return self.mean > self.error
 
 
-class PairTexts:
-    """What the cross-encoder reads: a user's newest liked titles, and an item's text.
+def measured_gain(before: NDArray[np.float32], after: NDArray[np.float32], lists: LabelledLists) -> Gain:
+    """The gain of scores ``after`` over scores ``before``, both (L, K) of the lists' candidates."""
+    chosen = lists.candidates.items == lists.chosen[:, None]
+    empty = lists.candidates.items == NO_ITEM
+    old, new = (list_ndcg(np.where(empty, -np.inf, scores), chosen) for scores in (before, after))
+    gains = new - old
+    return Gain(float(gains.mean()), float(gains.std() / np.sqrt(len(gains))))
+
+
+class CrossEncoderReranker(ABC):
+    """Re-orders the first ``depth`` candidates of each request; the rest follow in their fused order.
 
     Args:
-        titles: Title of each item.
-        texts: Text of each item.
-        context_items: Titles of a user at most.
+        depth: How many it scores.
+        gain: What that was worth; where it does not serve, the fused order stands and nothing is scored.
     """
 
-    def __init__(self, titles: Sequence[str], texts: Sequence[str], context_items: int) -> None:
-        self.titles = titles
-        self.texts = texts
-        self.context_items = context_items
-
-    def contexts(self, requests: Requests) -> list[str]:
-        """One text per request, newest title first; empty where nothing is liked yet."""
-        recent = requests.histories.liked().latest(self.context_items)
-        contexts = []
-        for row in range(len(requests)):
-            events = recent.items[recent.indptr[row] : recent.indptr[row + 1]][::-1]
-            contexts.append("; ".join(self.titles[item] for item in events))
-        return contexts
-
-    def pairs(self, context: str, items: NDArray[np.int64]) -> list[tuple[str, str]]:
-        """The context with each item."""
-        return [(context, self.texts[item]) for item in items]
-
-
-class PairReranker:
-    """Re-orders the first ``depth`` candidates by a blend of their fused score and the cross-encoder's logit.
-
-    Args:
-        cross_encoder: Scores (context, item text) pairs.
-        texts: Builds them.
-        depth: Candidates of each request that are scored; the rest follow in their fused order.
-        blend: Weights of the two scores.
-    """
-
-    def __init__(self, cross_encoder: PairScorer, texts: PairTexts, depth: int, blend: Blend) -> None:
-        self.cross_encoder = cross_encoder
-        self.texts = texts
+    def __init__(self, depth: int, gain: Gain) -> None:
         self.depth = depth
-        self.blend = blend
+        self.gain = gain
 
-    def logits(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The cross-encoder's logit of given items (U, K); -inf beside NO_ITEM and where there is no context."""
-        logits = np.full(items.shape, -np.inf, np.float32)
-        for row, context in enumerate(self.texts.contexts(requests)):
-            known = items[row] != NO_ITEM
-            if context and known.any():
-                logits[row, known] = self.cross_encoder.score(self.texts.pairs(context, items[row, known]))
-        return logits
+    @property
+    @abstractmethod
+    def from_files(self) -> bool:
+        """Whether it serves from files that it was loaded from, so that a save must let it go on from the new ones."""
 
-    def opinions(self, requests: Requests, candidates: Candidates) -> NDArray[np.float32]:
-        """The two scores (U, K, 2) that the blend weighs: the fused one and the cross-encoder's."""
-        return np.stack([candidates.scores, self.logits(requests, candidates.items)], axis=2)
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write all but the gain into this empty folder."""
+
+    @abstractmethod
+    def score(self, requests: Requests, candidates: Candidates) -> NDArray[np.float32]:
+        """Scores (U, K) that compare within a request; whatever stands beside NO_ITEM is passed over."""
 
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
-        """The candidates in blended order where the blend serves, else as they are.
+        """The candidates in their new order where that serves, else as they are.
 
         Requests with a free-text query keep their order: the cross-encoder learned what users take next, not what
         answers a query.
         """
-        if requests.queries is not None or not self.blend.serves:
+        if requests.queries is not None or not self.gain.serves:
             return candidates
-        return self.blended(requests, candidates)
+        return self.reordered(requests, candidates)
 
-    def blended(self, requests: Requests, candidates: Candidates) -> Candidates:
-        """The same candidates, the first ``depth`` of each request in blended order.
-
-        Where the cross-encoder has nothing to read, or its logits are all the same, the fused order stands.
-        """
-        head = candidates.head(self.depth)
-        fused, logits = np.moveaxis(standardised(self.opinions(requests, head)), 2, 0)
-        blended = self.blend.fused * fused + self.blend.cross_encoder * logits
-        blended = np.where((blended != 0).any(axis=1, keepdims=True), blended, fused).astype(np.float32)
+    def reordered(self, requests: Requests, candidates: Candidates) -> Candidates:
+        """The candidates in their new order, whether it serves or not."""
         known = candidates.items != NO_ITEM
+        head = np.where(known[:, : self.depth], self.score(requests, candidates.head(self.depth)), 0)
         # What was not scored keeps its distances, shifted to end below the last that was.
-        lowest = np.where(known[:, : self.depth], blended, 0).min(axis=1, keepdims=True)
+        lowest = head.min(axis=1, keepdims=True)
         scores = np.where(known, candidates.scores, 0)
         scores[:, self.depth :] += lowest - 1 - scores[:, self.depth : self.depth + 1]
-        scores[:, : self.depth] = blended
+        scores[:, : self.depth] = head
         return candidates.reordered(scores)

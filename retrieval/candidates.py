@@ -84,20 +84,28 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.items)
 
+    def take(self, rows: NDArray[np.int64]) -> Candidates:
+        """These rows, in this order."""
+        return Candidates(self.items[rows], self.scores[rows], self.by_source[rows], self.sources)
+
     def head(self, k: int) -> Candidates:
         """The best ``k`` of each row."""
         return Candidates(self.items[:, :k], self.scores[:, :k], self.by_source[:, :k], self.sources)
+
+    def at(self, places: NDArray[np.int64]) -> Candidates:
+        """The candidates at these places (U, k) of their rows, in this order."""
+        return Candidates(
+            np.take_along_axis(self.items, places, axis=1),
+            np.take_along_axis(self.scores, places, axis=1),
+            np.take_along_axis(self.by_source, places[:, :, None], axis=1),
+            self.sources,
+        )
 
     def reordered(self, scores: NDArray[np.float32]) -> Candidates:
         """The same items under new scores (U, K), best first; equal scores put the lower item first."""
         scores = np.where(self.items == NO_ITEM, -np.inf, scores).astype(np.float32)
         order = np.lexsort((self.items, -scores), axis=1)
-        return Candidates(
-            np.take_along_axis(self.items, order, axis=1),
-            np.take_along_axis(scores, order, axis=1),
-            np.take_along_axis(self.by_source, order[:, :, None], axis=1),
-            self.sources,
-        )
+        return Candidates(self.items, scores, self.by_source, self.sources).at(order)
 
 
 class Retriever(Protocol):

@@ -28,11 +28,14 @@ def export(
     """Write the transformers as ONNX, in the first precision that keeps the quality.
 
     Each is tried on the engine's own texts and rankings, and refused if it loses more than the tolerance.
+    What is ONNX already, as in an engine with a split cross-encoder, is kept.
 
     Example:
         ranker export model --precision int8,fp32 --tolerance 0.02
     """
     import ranker
+    from encoders import TextEncoder
+    from encoders.errors import InputError
     from ranker import EngineConfig
     from ranker.artifact import check_target
 
@@ -45,6 +48,11 @@ def export(
             tree["export"]["precisions"] = [part.strip() for part in precision.split(",")]
         if tolerance is not None:
             tree["export"]["tolerance"] = tolerance
+        if (precision or tolerance is not None) and not isinstance(engine.encoder, TextEncoder):
+            raise InputError(
+                f"{model}: serves from ONNX already, at the precision that was chosen when it was made. Fit it again with "
+                "export.precisions and export.tolerance in the settings, or export the engine that is in torch."
+            )
         engine.config = EngineConfig.from_dict(tree)
         exported = ranker.export(engine, target)
         exported.engine.log.close()

@@ -13,6 +13,7 @@ from ranker.cli.output import Output
 
 if TYPE_CHECKING:
     from ranker import Engine
+    from ranker.reranker import CrossEncoderReranker
 
 
 def info(ctx: typer.Context, model: Model) -> None:
@@ -40,7 +41,7 @@ def info(ctx: typer.Context, model: Model) -> None:
 
 def engine_facts(engine: Engine) -> dict[str, Any]:
     """What an engine knows and how it ranks."""
-    from ranker.reranker import PairReranker
+    from ranker.reranker import CrossEncoderReranker
 
     facts: dict[str, Any] = {
         "users": len(engine.users),
@@ -50,22 +51,40 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
         "sources": engine.retriever.weights,
         "encoder": _transformer(engine.encoder),
     }
-    if isinstance(engine.reranker, PairReranker):
-        blend = engine.reranker.blend
-        facts |= {
-            "cross_encoder": _transformer(engine.reranker.cross_encoder),
-            "blend": asdict(blend),
+    if isinstance(engine.reranker, CrossEncoderReranker):
+        gain = engine.reranker.gain
+        facts["cross_encoder"] = {
+            **_cross_encoder(engine.reranker),
+            "depth": engine.reranker.depth,
+            "gain": {"ndcg@10": gain.mean, "standard_error": gain.error, "serves": gain.serves},
         }
     if engine.training is not None:
         ndcg = dict(engine.training.validation_ndcg)
         facts["training"] = {
-            "pairs": engine.training.pairs,
+            "examples": engine.training.examples,
             "of_feedback": engine.training.feedback,
             "steps": engine.training.steps,
             "best_step": engine.training.best_step,
             "validation_ndcg@10": ndcg[engine.training.best_step],
         }
     return facts
+
+
+def _cross_encoder(reranker: CrossEncoderReranker) -> dict[str, Any]:
+    from ranker.pair.reranker import PairReranker
+    from ranker.split.reranker import SplitReranker
+
+    if isinstance(reranker, PairReranker):
+        return {**_transformer(reranker.cross_encoder), "blend": asdict(reranker.blend)}
+    if isinstance(reranker, SplitReranker):
+        shape, store = reranker.joint.shape, reranker.inputs.store
+        return {
+            "kind": "split",
+            "lower_layers": shape.lower_layers,
+            "joint_layers": shape.joint_layers,
+            "bytes_of_states_per_item": store.bytes_per_item,
+        }
+    return {"kind": type(reranker).__name__}
 
 
 def _transformer(model: Any) -> dict[str, Any]:

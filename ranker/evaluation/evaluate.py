@@ -15,7 +15,7 @@ from scipy import sparse
 from encoders.errors import InputError
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.metrics import coverage, per_user_metrics
-from ranker.reranker import PairReranker
+from ranker.reranker import CrossEncoderReranker
 from retrieval.candidates import Requests, Retriever
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, IdMap
@@ -100,14 +100,14 @@ def evaluate(
     k = max(cutoffs)  # lists are filled up with NO_ITEM where the catalogue is smaller
     lists: dict[str, list[NDArray[np.int64]]] = {}
     for _, requests in Requests(histories, everything).blocks():
-        candidates = engine.retriever.retrieve(requests, max(k, engine.config.rerank.depth))
+        candidates = engine.retriever.retrieve(requests, max(k, engine.config.rerank.chosen.depth))
         retrievers = {**engine.retriever.sources, **others}
         found = {name: retriever.retrieve(requests, k) for name, retriever in retrievers.items()}
         found[CANDIDATES] = candidates.head(k)
         served = candidates.head(k)
-        if isinstance(engine.reranker, PairReranker):
-            found[CROSS_ENCODER] = engine.reranker.blended(requests, candidates).head(k)
-            served = found[CROSS_ENCODER] if engine.reranker.blend.serves else served
+        if isinstance(engine.reranker, CrossEncoderReranker):
+            found[CROSS_ENCODER] = engine.reranker.reordered(requests, candidates).head(k)
+            served = found[CROSS_ENCODER] if engine.reranker.gain.serves else served
         found[ENGINE] = served
         for name, ranked in found.items():
             lists.setdefault(name, []).append(ranked.items)

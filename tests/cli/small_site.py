@@ -91,10 +91,13 @@ def write_site(folder: Path) -> Shelf:
         "encoder": {"max_tokens": 16},
         "als": {"factors": 8, "iterations": 3},
         "rerank": {
-            "checkpoint": str(folder / "bert"),
-            "model": {"max_tokens": 32},
-            "depth": 5,
-            "training": {"max_lists": 40, "negatives": 2, "validation_lists": 10, "evaluations_per_epoch": 1},
+            "kind": "pair",
+            "pair": {
+                "checkpoint": str(folder / "bert"),
+                "model": {"max_tokens": 32},
+                "depth": 5,
+                "training": {"max_lists": 40, "negatives": 2, "validation_lists": 10, "evaluations_per_epoch": 1},
+            },
         },
         "export": {"tolerance": 0.9},
     }

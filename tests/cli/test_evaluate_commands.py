@@ -108,7 +108,8 @@ def test_export_makes_a_new_version_that_serves_from_onnx(model: Path, ranker: R
     assert (exported.config.export.precisions, exported.config.export.tolerance) == (("fp32",), 0.5)
     exported.log.close()
     assert ranker("recommend", model, "1").code == 0
-    ranker("export", model).refused("serves from ONNX already")
+    ranker("export", model, "--precision", "int8").refused("serves from ONNX already", "export.precisions")
+    assert ranker("export", model, "--json").json["chosen"] == told.json["chosen"]
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_an_unreadable_file_stops_a_fit(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rerank": {"dept": 5}}, ["'rerank.dept'", "did you mean 'rerank.depth'?"]),
+        ({"rerank": {"pair": {"dept": 5}}}, ["'rerank.pair.dept'", "did you mean 'rerank.pair.depth'?"]),
         ({"seed": "soon"}, ["seed", "soon"]),
         ({"checkpoint": "/nowhere/at/all"}, ["/nowhere/at/all"]),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from encoders.errors import ConfigError
 from ranker import EngineConfig
-from ranker.config import RerankConfig, TrainingConfig
+from ranker.config import JointTrainingConfig, PairConfig, RerankConfig, SplitConfig, TrainingConfig
 from retrieval.als import AlsConfig
 from retrieval.fusion import FusionConfig
 
@@ -19,7 +19,7 @@ CHANGED = EngineConfig(
     sources=("text", "als"),
     als=AlsConfig(factors=3, half_life=None),
     fusion=FusionConfig(weights={"als": 1.5, "text": 0.0}),
-    rerank=RerankConfig(enabled=False, training=TrainingConfig(learning_rate=1e-6, report_to="wandb")),
+    rerank=RerankConfig(enabled=False, pair=PairConfig(training=TrainingConfig(learning_rate=1e-6, report_to="wandb"))),
 )
 
 
@@ -48,8 +48,10 @@ def test_an_empty_file_gives_the_defaults(tmp_path, text):
 
 
 def test_what_is_left_out_keeps_its_default(tmp_path):
-    config = read(tmp_path, "als:\n  factors: 8\nrerank:\n  training: {epochs: 3}\n")
-    assert config == EngineConfig(als=AlsConfig(factors=8), rerank=RerankConfig(training=TrainingConfig(epochs=3)))
+    config = read(tmp_path, "als:\n  factors: 8\nrerank:\n  split: {training: {epochs: 3}}\n")
+    assert config == EngineConfig(
+        als=AlsConfig(factors=8), rerank=RerankConfig(split=SplitConfig(training=JointTrainingConfig(epochs=3)))
+    )
 
 
 def settings(config, path=()):
@@ -104,8 +106,14 @@ def test_a_value_of_the_wrong_type_names_its_key_and_itself(path):
         ({"als": {"factors": 0}}, r"^config: als\.factors = 0: Input should be greater than"),
         ({"als": {"alpha": float("nan")}}, r"^config: als\.alpha = nan"),
         ({"als": {"regularization": "much"}}, r"^config: als\.regularization = 'much': Input should be a valid number"),
-        ({"rerank": {"training": {"validation_fraction": 1}}}, r"^config: rerank\.training\.validation_fraction = 1: "),
-        ({"rerank": {"training": {"report_to": "paper"}}}, r"^config: rerank\.training\.report_to = 'paper': .*'none'"),
+        (
+            {"rerank": {"pair": {"training": {"validation_fraction": 1}}}},
+            r"^config: rerank\.pair\.training\.validation_fraction = 1: ",
+        ),
+        (
+            {"rerank": {"pair": {"training": {"report_to": "paper"}}}},
+            r"^config: rerank\.pair\.training\.report_to = 'paper': .*'none'",
+        ),
         ({"sources": []}, r"^config: sources = \[\]: "),
         ({"sources": ["als", "magic"]}, r"^config: sources\.1 = 'magic': Input should be 'als', 'text' or"),
         ({"fusion": {"method": "vote"}}, r"^config: fusion\.method = 'vote'"),
@@ -145,8 +153,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_numbers_are_read_as_people_write_them(tmp_path):
-    config = read(tmp_path, "rerank: {training: {learning_rate: 1e-4}}\nals: {factors: 32, alpha: 1}\n")
-    assert config.rerank.training.learning_rate == 1e-4  # YAML 1.1 reads 1e-4 as a string
+    config = read(tmp_path, "rerank: {split: {training: {learning_rate: 1e-4}}}\nals: {factors: 32, alpha: 1}\n")
+    assert config.rerank.split.training.learning_rate == 1e-4  # YAML 1.1 reads 1e-4 as a string
     assert config.als.alpha == 1.0
 
 

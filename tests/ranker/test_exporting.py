@@ -11,8 +11,8 @@ from tiny_engine import events
 
 import ranker
 from encoders import ExportConfig, OnnxPairCrossEncoder, OnnxTextEncoder
-from encoders.errors import ArtifactError, ConfigError, ExportError, InputError
-from ranker.exporting import ranking_task, retrieval_task
+from encoders.errors import ArtifactError, ExportError, InputError
+from ranker.tasks import ranking_task, retrieval_task
 from retrieval.histories import Histories
 
 ALL = tiny_engine.N_ITEMS
@@ -111,11 +111,11 @@ def impossible(engine):
     return engine
 
 
-def test_an_engine_that_serves_from_onnx_cannot_be_exported(engine, tmp_path):
-    served = ranker.export(at(engine, "fp32"), tmp_path / "served").engine
-    with pytest.raises(ConfigError, match="serves from ONNX already; export the one that was fitted"):
-        ranker.export(served, tmp_path / "again")
-    assert not (tmp_path / "again").exists()
+def test_what_serves_from_onnx_already_is_kept_with_its_report(engine, tmp_path):
+    first = ranker.export(at(engine, "fp32"), tmp_path / "served")
+    second = ranker.export(first.engine, tmp_path / "again")
+    assert second.reports == first.reports
+    pd.testing.assert_frame_equal(second.engine.recommend(USERS), first.engine.recommend(USERS))
 
 
 def test_a_folder_that_holds_something_else_is_refused(engine, tmp_path):
@@ -154,7 +154,7 @@ def test_the_encoder_is_judged_on_what_users_took_next(fitted):
 
 def test_the_cross_encoder_is_judged_on_lists_that_hold_what_was_taken(fitted):
     histories = fitted.users.histories(fitted.users.ids).liked()
-    task = ranking_task(histories, fitted, fitted.reranker, np.random.default_rng(0))
+    task = ranking_task(histories, fitted.retriever, fitted.reranker, np.random.default_rng(0))
     titles = fitted.catalogue.titles
     for row, (pairs, relevant) in enumerate(zip(task.lists, task.relevant, strict=True)):
         items = histories.items[histories.indptr[row] : histories.indptr[row + 1]]

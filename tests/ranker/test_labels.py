@@ -73,7 +73,7 @@ def test_fit_takes_feedback_into_the_log_and_into_fine_tuning(checkpoint):
     pd.testing.assert_frame_equal(feedback, before)
     assert engine.training.feedback == 3  # of user 9 nothing was known before
     assert without.training.feedback == 0
-    assert engine.training.pairs > without.training.pairs
+    assert engine.training.examples > without.training.examples
     told = engine.users.histories([100, 9])
     newest = told.latest(2)
     assert newest.items.tolist() == [3, 7, 4]

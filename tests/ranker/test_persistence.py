@@ -170,7 +170,7 @@ def files():
     parts += [f"users/{name}.npy" for name in ("indptr", "items", "weights", "times")]
     parts += [f"sources/als/{name}" for name in ("config.json", "item_factors.npy")]
     parts += [f"sources/text/{name}" for name in ("config.json", "index.json", "vectors.npy")]
-    parts += ["sources/popularity/item_scores.npy", "reranker/blend.json"]
+    parts += ["sources/popularity/item_scores.npy", "reranker/blend.json", "reranker/gain.json"]
     model = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     parts += [f"{folder}/{name}" for folder in ("encoder", "reranker/cross_encoder") for name in model]
     return [*parts, "encoder/1_Pooling/config.json"]

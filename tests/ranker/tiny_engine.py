@@ -8,7 +8,7 @@ from transformers import BertModel
 
 from encoders import PairCrossEncoderConfig, TextEncoderConfig
 from ranker import EngineConfig
-from ranker.config import RerankConfig, TrainingConfig
+from ranker.config import PairConfig, RerankConfig, TrainingConfig
 from retrieval.als import AlsConfig
 from retrieval.fusion import FusionConfig
 
@@ -63,11 +63,14 @@ def config(folder, **changes) -> EngineConfig:
         "als": AlsConfig(factors=8, iterations=5, regularization=1.0, alpha=1.0),
         "fusion": FusionConfig(depth=15),
         "rerank": RerankConfig(
-            checkpoint=str(folder),
-            model=PairCrossEncoderConfig(max_tokens=48, batch_size=16, layers=1, device="cpu"),
-            depth=8,
-            context_items=3,
-            training=training,
+            kind="pair",
+            pair=PairConfig(
+                checkpoint=str(folder),
+                model=PairCrossEncoderConfig(max_tokens=48, batch_size=16, layers=1, device="cpu"),
+                depth=8,
+                context_items=3,
+                training=training,
+            ),
         ),
     }
     return EngineConfig(**(settings | changes))

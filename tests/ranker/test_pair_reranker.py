@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders import PairCrossEncoder, PairCrossEncoderConfig
-from ranker.reranker import Blend, KeepOrder, PairReranker, PairTexts
+from ranker.pair.reranker import Blend, PairReranker, PairTexts
+from ranker.reranker import Gain, KeepOrder
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.fusion import standardised
 from retrieval.histories import Histories
 
 N_ITEMS = 30
+SERVES, SERVES_NOT = Gain(0.1, 0.01), Gain(0.1, 0.2)
 TEXTS = [f"{word} {n}" for n, word in zip(range(N_ITEMS), ["red", "cat", "river", "old", "night"] * 6, strict=True)]
 TITLES = [f"title {n}" for n in range(N_ITEMS)]
 
@@ -54,7 +56,7 @@ def test_the_order_is_the_blend_and_nothing_is_added_or_dropped(cross_encoder, r
     k = max(1, max(map(len, rows)) + data.draw(st.integers(0, 2)))
     asked = requests(*[data.draw(st.lists(st.integers(1, N_ITEMS - 1), max_size=4)) for _ in rows])
     before = candidates(rows, k)
-    reranker = PairReranker(cross_encoder, PairTexts(TITLES, TEXTS, 3), depth, Blend(fused, logit))
+    reranker = PairReranker(cross_encoder, PairTexts(TITLES, TEXTS, 3), depth, Blend(fused, logit), SERVES)
     after = reranker.rerank(asked, before)
     assert after.items.shape == before.items.shape
     logits = reranker.logits(asked, before.items)
@@ -79,12 +81,10 @@ def test_the_order_is_the_blend_and_nothing_is_added_or_dropped(cross_encoder, r
             assert found[: len(head)].tolist() == head
 
 
-def test_a_blend_that_does_not_serve_asks_nothing():
+def test_a_cross_encoder_that_does_not_serve_is_not_asked():
     before = candidates([[7, 3, 22]], 4)
     nobody = None  # would fail at the first pair
-    after = PairReranker(nobody, PairTexts(TITLES, TEXTS, 3), 4, Blend(1, 1, serves=False)).rerank(
-        requests([1]), before
-    )
+    after = PairReranker(nobody, PairTexts(TITLES, TEXTS, 3), 4, Blend(), SERVES_NOT).rerank(requests([1]), before)
     np.testing.assert_array_equal(after.items, before.items)
     np.testing.assert_array_equal(after.scores, before.scores)
 
@@ -92,7 +92,7 @@ def test_a_blend_that_does_not_serve_asks_nothing():
 @pytest.mark.parametrize("blend", [Blend(1, 1), Blend(0, 1), Blend(1, 0), Blend(0, 0)])
 def test_users_without_context_keep_the_fused_order(cross_encoder, blend):
     row = [7, 3, 22, 9, 1, 14]
-    reranker = PairReranker(cross_encoder, PairTexts(TITLES, TEXTS, 3), 4, blend)
+    reranker = PairReranker(cross_encoder, PairTexts(TITLES, TEXTS, 3), 4, blend, SERVES)
     after = reranker.rerank(requests([], [-5]), candidates([row, row], 8))  # no event, and no positive one
     assert after.items[:, :6].tolist() == [row, row]
 
@@ -106,7 +106,7 @@ def test_a_batch_equals_its_rows_and_inputs_are_left_unchanged(cross_encoder):
     asked = requests([1, 2], [], [3])
     before = candidates([[5, 9, 11, 20], [7, 8], [25, 2, 4, 6, 9]], 6)
     copies = [array.copy() for array in (before.items, before.scores, before.by_source)]
-    reranker = PairReranker(cross_encoder, PairTexts(TITLES, TEXTS, 3), 3, Blend(0.5, 1))
+    reranker = PairReranker(cross_encoder, PairTexts(TITLES, TEXTS, 3), 3, Blend(0.5, 1), SERVES)
     batch = reranker.rerank(asked, before)
     for row in range(3):
         part = slice(row, row + 1)

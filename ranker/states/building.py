@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from encoders.errors import InputError
-from ranker.split.files import TEMPORARY, check_maker, disk_refusals, write_file
-from ranker.split.manifest import MANIFEST, ShardEntry, StoreManifest, read_manifest, write_manifest
-from ranker.split.shards import COUNT, ROW, SHARD, Part, Shard, read_shards, text_keys, write_shard
-from ranker.split.store import StateStore
+from ranker.states.files import TEMPORARY, check_maker, disk_refusals, write_file
+from ranker.states.manifest import MANIFEST, ShardEntry, StoreManifest, read_manifest, write_manifest
+from ranker.states.shards import COUNT, ROW, SHARD, Part, Shard, read_shards, text_keys, write_shard
+from ranker.states.store import StateStore
 
 INDEX = re.compile(r"index-[0-9a-f]{32}\.bin")
 LONGEST_VERSION = 512  # characters; the header of a shard has room for no more than a few thousand bytes

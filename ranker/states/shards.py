@@ -25,7 +25,7 @@ from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from encoders.errors import ArtifactError, InputError
-from ranker.split.files import check_format, check_maker, disk_refusals, map_file, write_whole
+from ranker.states.files import check_format, check_maker, disk_refusals, map_file, write_whole
 
 HEADER = 4096  # a page, so that the rows begin on one
 KEY = np.dtype("S16")

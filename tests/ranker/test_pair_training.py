@@ -15,8 +15,8 @@ from encoders.errors import ExtraError, InputError
 from ranker.config import TrainingConfig
 from ranker.labels import LabelledEvents
 from ranker.lists import LabelledLists
-from ranker.reranker import PairTexts
-from ranker.training import fine_tune
+from ranker.pair.reranker import PairTexts
+from ranker.pair.training import fine_tune
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.histories import Histories
 
@@ -145,14 +145,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(fresh):
 def test_the_pairs_are_the_chosen_item_and_as_many_others_as_asked(fresh):
     report = tune(fresh(), negatives=3, epochs=0.1)
     others = (TRAIN.candidates.items != NO_ITEM).sum(axis=1) - 1
-    assert report.pairs == len(TRAIN) + np.minimum(others, 3).sum()
+    assert report.examples == len(TRAIN) + np.minimum(others, 3).sum()
 
 
 def test_feedback_alone_teaches_what_decides(fresh):
     cross_encoder, feedback = fresh(), labelled(300, 5)
     report = tune(cross_encoder, train=TRAIN.take(np.arange(1)), feedback=feedback, epochs=4, learning_rate=4e-3)
     assert report.feedback == 300
-    assert report.pairs == 300 + (TRAIN.candidates.items[0] != NO_ITEM)[: CONFIG.negatives + 1].sum()
+    assert report.examples == 300 + (TRAIN.candidates.items[0] != NO_ITEM)[: CONFIG.negatives + 1].sum()
     assert ndcg(cross_encoder, VALIDATION) > 0.95
 
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.errors import ArtifactError, InputError
-from ranker.split import building
-from ranker.split import store as stores
-from ranker.split.building import StoredRows, build_store
-from ranker.split.store import StateStore
+from ranker.states import building
+from ranker.states import store as stores
+from ranker.states.building import StoredRows, build_store
+from ranker.states.store import StateStore
 from retrieval.candidates import NO_ITEM
 
 WIDTH = 5
@@ -294,10 +295,10 @@ for name in ("encoders", "ranker", "retrieval"):  # without what the whole packa
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [str(Path(sys.argv[1]) / name)]
 import numpy as np
-from ranker.split import building
-from ranker.split import store as stores
-from ranker.split.building import StoredRows, build_store
-from ranker.split.store import StateStore
+from ranker.states import building
+from ranker.states import store as stores
+from ranker.states.building import StoredRows, build_store
+from ranker.states.store import StateStore
 building.SMALL_SHARDS = 1
 root, before, after = Path(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
 
@@ -363,20 +364,23 @@ def test_a_kill_at_any_file_operation_leaves_the_old_store_or_the_new_one(tmp_pa
     assert len({names for *_, names in outcomes[:1] + outcomes[-1:]}) == 1  # and nothing is left over
 
 
-@pytest.fixture
-def file_limit():
-    """A function that sets how large a file may grow, as a full disk would."""
+@contextmanager
+def file_limit(size):
+    """No file grows beyond this size, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:  # before pytest writes to a log that may be longer
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("limit", [0, 1000, 4100, 4200])
-def test_a_full_disk_leaves_the_store_that_was_there(tmp_path, file_limit, limit):
+def test_a_full_disk_leaves_the_store_that_was_there(tmp_path, limit):
     build(tmp_path, TEXTS)
     before = files(tmp_path)
-    file_limit(limit)
-    with pytest.raises(ArtifactError, match=r"the store was not written \(File too large\)") as caught:
+    refused = pytest.raises(ArtifactError, match=r"the store was not written \(File too large\)")
+    with refused as caught, file_limit(limit):
         build(tmp_path, ["new", *TEXTS, *(f"more {place}" for place in range(100))], shard_items=100)
     assert "\n" not in str(caught.value)
     assert files(tmp_path) == before
@@ -677,12 +681,11 @@ def test_a_copy_of_what_is_gone_says_so(tmp_path, store):
         store.copy_to(tmp_path / "copy")
 
 
-def test_a_copy_that_does_not_fit_is_no_store(tmp_path, store, monkeypatch, file_limit):
+def test_a_copy_that_does_not_fit_is_no_store(tmp_path, store, monkeypatch):
     def link(source, target):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     monkeypatch.setattr(os, "link", link)
-    file_limit(1000)
-    with pytest.raises(ArtifactError, match=r"copy: the store was not written \(File too large\)"):
+    with pytest.raises(ArtifactError, match=r"copy: the store was not written \(File too large\)"), file_limit(1000):
         store.copy_to(tmp_path / "copy")
     refused(tmp_path / "copy", r"store\.json: cannot be read")

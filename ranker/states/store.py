@@ -2,7 +2,7 @@
 
     store.json         format, version, width, and the size of every file below
     index-….bin        (3, N) int64: shard, first row and number of rows of each item
-    shard-….bin        rows of texts; see `ranker.split.shards`
+    shard-….bin        rows of texts; see `ranker.states.shards`
 
 Files bear the hash of their content and never change, so that store.json, replaced last, is what makes a build count.
 """
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import ArtifactError, InputError
-from ranker.split.files import disk_refusals, map_file, sync
-from ranker.split.manifest import MANIFEST, StoreManifest, read_manifest, write_manifest
-from ranker.split.shards import COUNT, HEADER, ROW
+from ranker.states.files import disk_refusals, map_file, sync
+from ranker.states.manifest import MANIFEST, StoreManifest, read_manifest, write_manifest
+from ranker.states.shards import COUNT, HEADER, ROW
 from retrieval.candidates import NO_ITEM
 
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationErro
 from pydantic.dataclasses import dataclass
 
 from encoders.errors import ArtifactError
-from ranker.split.files import check_format, write_file
+from ranker.states.files import check_format, write_file
 
 MANIFEST = "store.json"
 

@@ -1,0 +1,100 @@
+"""Fitting the split cross-encoder: the items' states, the joint layers trained on them, and what they gain."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encoders import StateEncoder, TextEncoder
+from encoders.layers import check_cut, top_layers
+from ranker.config import SplitConfig
+from ranker.lists import LabelledLists
+from ranker.reranker import Gain, measured_gain
+from ranker.split.inputs import InputReader
+from ranker.split.items import ItemReader
+from ranker.split.model import JointModel, JointShape
+from ranker.split.reranker import SplitReranker
+from ranker.split.serving import OnnxJoint
+from ranker.split.training import train_joint
+from ranker.states.building import build_store
+from ranker.training import TrainingReport
+from retrieval.catalogue import Catalogue
+
+logger = logging.getLogger(__name__)
+
+
+def lower_layers(encoder: TextEncoder, config: SplitConfig) -> int:
+    """How many of an encoder's layers read items alone.
+
+    Raises:
+        ConfigError: Its kind of transformer cannot be cut, or it has fewer layers than shall be joint.
+    """
+    check_cut(encoder.model, config.joint_layers)
+    return int(encoder.model.config.num_hidden_layers) - config.joint_layers
+
+
+def fit_split(
+    lists: LabelledLists,
+    catalogue: Catalogue,
+    original: TextEncoder,
+    encoder: StateEncoder,
+    factors: NDArray[np.float32],
+    config: SplitConfig,
+    seed: int,
+    progress: bool,
+) -> tuple[SplitReranker, TrainingReport]:
+    """A re-ranker whose joint layers are trained on some users' lists, its gain measured on the others'.
+
+    Args:
+        lists: Labelled lists.
+        catalogue: The items.
+        original: The encoder that the joint layers are cut from.
+        encoder: The one that serves: the original, or its export. Training reads the states that it makes.
+        factors: (I, d) collaborative vectors of the items, from a source that did not see the lists' choices.
+        config: Settings.
+        seed: Of everything random.
+        progress: Show bars.
+
+    Raises:
+        ConfigError: The encoder's kind of transformer cannot be cut, or has fewer layers than asked for.
+        InputError: There are too few lists.
+    """
+    layers = top_layers(original.model, config.joint_layers)
+    lists = lists.containing_choice(config.depth)
+    train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed))
+    shape = JointShape(
+        layer=layers[0].shape,
+        lower_layers=lower_layers(original, config),
+        joint_layers=config.joint_layers,
+        max_tokens=config.max_tokens,
+        factors=factors.shape[1],
+        features=1 + lists.candidates.by_source.shape[2],
+        max_events=config.events,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = JointModel(shape, layers)
+    items = ItemReader(encoder, shape, layers[0])
+    folder = Path(tempfile.mkdtemp(prefix="states-"))
+    store = build_store(folder, catalogue.texts, items.version, items.width, items.read, progress=progress)
+    inputs = InputReader(store, factors, shape)
+    logger.info("Training %d joint layers on %d lists.", config.joint_layers, len(train))
+    report = train_joint(model, inputs, train, validation, config.training, seed, progress)
+    reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, Gain(0, 0))
+    reranker.gain = gain_on(reranker, validation)
+    weakref.finalize(reranker, shutil.rmtree, folder, ignore_errors=True)  # until it is saved somewhere
+    return reranker, report
+
+
+def gain_on(reranker: SplitReranker, lists: LabelledLists, block: int = 256) -> Gain:
+    """What re-ranking gains over the fused order of lists."""
+    parts = [lists.take(np.arange(start, min(start + block, len(lists)))) for start in range(0, len(lists), block)]
+    scores = np.concatenate([reranker.score(part.requests, part.candidates) for part in parts])
+    return measured_gain(lists.candidates.scores, scores, lists)

@@ -1,0 +1,105 @@
+"""Re-ranking by the split cross-encoder: cached item states and a user's newest events, read together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders import StateEncoder
+from encoders.errors import ArtifactError
+from ranker.reranker import CrossEncoderReranker, Gain
+from ranker.split.batching import BatchingConfig, MicroBatcher
+from ranker.split.inputs import InputReader, JointInputs, stacked
+from ranker.split.items import ItemReader
+from ranker.split.serving import OnnxJoint
+from ranker.states.building import build_store
+from ranker.states.store import StateStore
+from retrieval.candidates import Candidates, Requests
+from retrieval.fusion import standardised
+from retrieval.storage import load_array
+
+BLOCK_REQUESTS = 32  # read and scored at once: bounds the memory of their rows
+STORE, FACTORS, FOLDING = "states", "factors.npy", "folding.safetensors"
+
+
+class SplitReranker(CrossEncoderReranker):
+    """Re-orders candidates by the joint layers' logit, in which the retrieval scores have a part.
+
+    Args:
+        joint: The joint layers.
+        inputs: Gathers what they read.
+        items: Reads items into the store.
+        depth: Candidates of each request that are scored.
+        gain: What that was worth.
+    """
+
+    def __init__(self, joint: OnnxJoint, inputs: InputReader, items: ItemReader, depth: int, gain: Gain) -> None:
+        super().__init__(depth, gain)
+        self.joint = joint
+        self.inputs = inputs
+        self.items = items
+        self.batcher = MicroBatcher(self._run, BatchingConfig(), lambda inputs: inputs.features.shape[1])
+
+    def _run(self, several: list[JointInputs]) -> list[NDArray[np.float32]]:
+        if len(several) == 1:
+            return [self.joint.score(several[0])]
+        logits = self.joint.score(stacked(several))
+        return [logits[row : row + 1, : inputs.features.shape[1]] for row, inputs in enumerate(several)]
+
+    @property
+    def from_files(self) -> bool:
+        """Always: the store is memory-mapped."""
+        return True
+
+    def score(self, requests: Requests, candidates: Candidates) -> NDArray[np.float32]:
+        """Logits (U, K); a user without any event keeps the fused scores, standardised."""
+        logits = np.empty(candidates.items.shape, np.float32)
+        for start in range(0, len(requests), BLOCK_REQUESTS):
+            rows = np.arange(start, min(start + BLOCK_REQUESTS, len(requests)))
+            inputs = self.inputs.read(requests.take(rows), candidates.take(rows))
+            # A lone request may share its run with those of other threads.
+            logits[rows] = self.batcher.ask(inputs) if len(requests) == 1 else self.joint.score(inputs)
+        silent = requests.histories.lengths == 0
+        logits[silent] = standardised(candidates.scores[silent, :, None])[:, :, 0]
+        return logits
+
+    def read_by(self, encoder: StateEncoder, texts: Sequence[str], folder: Path) -> SplitReranker:
+        """The same joint layers over items read anew by another encoder, kept in this folder."""
+        items = self.items.read_by(encoder)
+        store = build_store(folder, texts, items.version, items.width, items.read)
+        return SplitReranker(self.joint, self.inputs.over(store), items, self.depth, self.gain)
+
+    def save(self, folder: Path) -> None:
+        """Write joint layers, store and vectors into this empty folder."""
+        self.joint.save(folder)
+        self.items.save(folder / FOLDING)
+        np.save(folder / FACTORS, self.inputs.factors)
+        self.inputs.store.copy_to(folder / STORE)
+
+    @classmethod
+    def load(cls, folder: Path, encoder: StateEncoder, depth: int, gain: Gain) -> SplitReranker:
+        """Read what ``save`` wrote; states and vectors stay memory-mapped.
+
+        Args:
+            folder: Where it is.
+            encoder: The one that read the items.
+            depth: Candidates of each request that are scored.
+            gain: What that was worth.
+
+        Raises:
+            ArtifactError: A file is missing or damaged, or the files do not belong together.
+        """
+        joint = OnnxJoint.load(folder)
+        items = ItemReader.load(folder / FOLDING, encoder, joint.shape)
+        store = StateStore.open(folder / STORE, items.version)
+        factors = load_array(folder / FACTORS, np.float32, ndim=2)
+        expected = (store.n_items, joint.shape.factors)
+        if factors.shape != expected or store.width != items.width:
+            raise ArtifactError(
+                f"{folder / FACTORS}: vectors {factors.shape} do not belong to {expected[0]} items and {expected[1]} "
+                "factors. Save the engine again."
+            )
+        return cls(joint, InputReader(store, factors, joint.shape), items, depth, gain)

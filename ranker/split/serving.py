@@ -1,0 +1,195 @@
+"""The joint layers in ONNX Runtime, with weights that can change while requests run."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from encoders import OnnxSession, open_session
+from encoders.errors import ArtifactError, InputError
+from encoders.graph import OPSET
+from encoders.layers import Layer
+from ranker.split.inputs import JointInputs
+from ranker.split.model import JointModel, JointShape, packed_width
+from retrieval.storage import load_settings, save_settings
+
+SHAPE, WEIGHTS, GRAPH = "joint.json", "joint.safetensors", "joint.onnx"
+LOGITS = "logits"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Serving:
+    """A version of the weights and what runs it; requests take the whole of it at once."""
+
+    weights: dict[str, torch.Tensor]
+    session: OnnxSession
+
+
+class OnnxJoint:
+    """Scores candidates with the joint layers; ``replace`` swaps their weights without stopping requests.
+
+    Of three ways to take new weights (bound as inputs, initializers changed in place, a second session built aside),
+    the third is used: weights stay constants, which ONNX Runtime packs once for its products, and a request runs
+    wholly on the old session or on the new one.
+
+    Args:
+        shape: Of the joint layers.
+        graph: The traced graph; its constants have the names of the model's weights.
+        weights: The weights to start with.
+
+    Raises:
+        InputError: A weight is not finite, or the weights are not those of this shape.
+    """
+
+    def __init__(self, shape: JointShape, graph: onnx.ModelProto, weights: dict[str, torch.Tensor]) -> None:
+        self.shape = shape
+        self._graph = graph
+        self._serving = self._prepared(weights)
+
+    @classmethod
+    def trace(cls, model: JointModel) -> OnnxJoint:
+        """Trace a model; it is left as it is."""
+        return cls(model.shape, _traced(model), _copied(model.state_dict()))
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights that serve, by their names in ``JointModel``; not to be changed."""
+        return self._serving.weights
+
+    def model(self) -> JointModel:
+        """A torch model with the weights that serve, to train on."""
+        count = self.shape.joint_layers
+        with torch.random.fork_rng(devices=[]):
+            model = JointModel(self.shape, [Layer(self.shape.layer) for _ in range(count)])
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+    def score(self, inputs: JointInputs) -> NDArray[np.float32]:
+        """Logits (U, K)."""
+        session = self._serving.session
+        return session.run({name: getattr(inputs, name) for name in session.inputs})[0]
+
+    def replace(self, weights: dict[str, torch.Tensor]) -> None:
+        """Let other weights serve. Requests that are running end on the old ones.
+
+        Raises:
+            InputError: A weight is not finite, or the weights are not those of this shape. The old ones go on serving.
+        """
+        self._serving = self._prepared(_copied(weights))
+
+    def _prepared(self, weights: dict[str, torch.Tensor]) -> _Serving:
+        expected = {name: tuple(tensor.shape) for name, tensor in _empty(self.shape).state_dict().items()}
+        given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        if given != expected:
+            odd = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+            raise InputError(
+                f"Joint layers: {len(odd)} weights are missing, unknown or of another shape ({odd[0]} the first). "
+                "They belong to a model of other settings."
+            )
+        for name, tensor in weights.items():
+            if not tensor.isfinite().all():
+                raise InputError(
+                    f"Joint layers: {name} holds {int((~tensor.isfinite()).sum())} values that are no finite numbers. "
+                    "The weights before them go on serving; train again at a lower learning rate."
+                )
+        graph = onnx.ModelProto()
+        graph.CopyFrom(self._graph)
+        for constant in graph.graph.initializer:
+            if constant.name in weights:
+                constant.CopyFrom(numpy_helper.from_array(weights[constant.name].numpy(), constant.name))
+        return _Serving(weights, open_session(graph.SerializeToString()))
+
+    def save(self, folder: Path) -> None:
+        """Write shape, weights and graph into this folder."""
+        serving = self._serving
+        save_settings(self.shape, folder / SHAPE)
+        save_file(serving.weights, folder / WEIGHTS)
+        onnx.save(self._graph, str(folder / GRAPH))
+
+    @classmethod
+    def load(cls, folder: Path) -> OnnxJoint:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ArtifactError: A file is missing or damaged, or the files do not belong together.
+        """
+        shape = load_settings(JointShape, folder / SHAPE)
+        try:
+            weights = load_file(folder / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"{folder / WEIGHTS}: cannot be read ({error}). Save the engine again.") from error
+        try:
+            graph = onnx.load(str(folder / GRAPH))
+        except Exception as error:  # protobuf's error classes are not part of its interface
+            raise ArtifactError(f"{folder / GRAPH}: is no ONNX graph. Save the engine again.") from error
+        try:
+            return cls(shape, graph, weights)
+        except InputError as error:
+            raise ArtifactError(f"{folder / WEIGHTS}: {error}") from error
+
+
+def _empty(shape: JointShape) -> JointModel:
+    """A model without memory, for the names and shapes of its weights."""
+    with torch.device("meta"):
+        return JointModel(shape, [Layer(shape.layer) for _ in range(shape.joint_layers)])
+
+
+def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+
+
+def _traced(model: JointModel) -> onnx.ModelProto:
+    """The graph of a model over any numbers of users, candidates, rows and events; its constants are left empty."""
+    axes = {
+        "rows": ("users", "items", "tokens"),
+        "row_bias": ("users", "items", "tokens"),
+        "factors": ("users", "items"),
+        "features": ("users", "items"),
+        "event_states": ("users", "events"),
+        "event_factors": ("users", "events"),
+        "event_levels": ("users", "events"),
+        "event_bias": ("users", "events"),
+        LOGITS: ("users", "items"),
+    }
+    example = _example(model.shape)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter announces its own retirement
+        path = Path(folder) / GRAPH
+        torch.onnx.export(
+            model.eval(),
+            tuple(example.tensors().values()),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[field.name for field in fields(JointInputs)],
+            output_names=[LOGITS],
+            dynamic_axes={name: dict(enumerate(names)) for name, names in axes.items()},
+            do_constant_folding=False,  # so that every weight keeps its name
+        )
+        return onnx.load(str(path))
+
+
+def _example(shape: JointShape) -> JointInputs:
+    users, items, events = 2, 3, min(4, shape.max_events)
+    tokens, width = (1, packed_width(shape.layer)) if shape.joint_layers == 1 else (5, shape.layer.dim)
+    dim = shape.layer.dim
+    return JointInputs(
+        rows=np.zeros((users, items, tokens, width), np.float16),
+        row_bias=np.zeros((users, items, tokens), np.float32),
+        factors=np.zeros((users, items, shape.factors), np.float32),
+        features=np.zeros((users, items, shape.features), np.float32),
+        event_states=np.zeros((users, events, dim), np.float16),
+        event_factors=np.zeros((users, events, shape.factors), np.float32),
+        event_levels=np.zeros((users, events), np.int64),
+        event_bias=np.zeros((users, events), np.float32),
+    )
