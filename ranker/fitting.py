@@ -49,10 +49,10 @@ def fit(
 ) -> Engine:
     """Fit an engine.
 
-    Each user's newest ``config.rerank.training.holdout`` events are set aside. Sources trained on the rest propose
-    the lists that those users would have seen; from them the fusion weights are learned, the cross-encoder is
-    fine-tuned, and, on lists of users that it did not see, its weight in the final order is chosen. At last the
-    sources are trained on everything.
+    Each user's newest ``holdout`` events (of the re-ranker's training settings) are set aside. Sources trained on the
+    rest propose the lists that those users would have seen; from them the fusion weights are learned, the cross-encoder
+    is fine-tuned, and, on lists of users that it did not see, it is decided whether it serves. At last the sources are
+    trained on everything.
 
     Args:
         interactions: ``user_id, item_id, weight, datetime``, one row per event; ``ranker.data.read_interactions``
@@ -60,7 +60,7 @@ def fit(
         items: ``item_id, title, text`` and any attributes, one row per item. Unchanged.
         config: All settings.
         feedback: What users did since, as ``Engine.feedback`` takes it (``Engine.log.read()`` gives what an engine
-            was told). All of it becomes part of the log; and each event is a pair that the cross-encoder is
+            was told). All of it becomes part of the log; and each event is a pair that a pair cross-encoder is
             fine-tuned on, labelled 1 or 0 by ``config.feedback``. Unchanged.
         progress: Show progress bars where the output is a terminal.
 

@@ -64,7 +64,8 @@ class InputReader:
         """
         items = candidates.items
         rows, row_bias = self._rows(items)
-        events, levels, event_bias = newest_events(requests.histories, self.shape.max_events)
+        # Liked ones only: the lists that it learns from tell nothing of how a dislike bears on the next choice.
+        events, levels, event_bias = newest_events(requests.histories.liked(), self.shape.max_events)
         return JointInputs(
             rows=rows,
             row_bias=row_bias,
@@ -129,9 +130,8 @@ def newest_events(histories: Histories, count: int) -> tuple[NDArray[np.int64], 
 
 
 def weight_levels(weights: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Which of LEVELS levels a weight has: 0 for none, as of a negative event, then one per doubling from 1."""
-    doublings = np.ceil(np.log2(np.maximum(weights, 1)))
-    return np.where(weights > 0, 1 + np.clip(doublings, 0, LEVELS - 2), 0).astype(np.int64)
+    """Which of LEVELS levels a weight has: 0 up to 1, then one per doubling."""
+    return np.minimum(np.ceil(np.log2(np.maximum(weights, 1))), LEVELS - 1).astype(np.int64)
 
 
 def scores_of(candidates: Candidates) -> NDArray[np.float32]:

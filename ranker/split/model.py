@@ -15,7 +15,7 @@ from encoders.layers import Layer, LayerShape
 MASKED = -1e9  # added to the logit of an event that is padding
 
 
-LEVELS = 6  # of an event's weight: none, up to 1, up to 2, up to 4, up to 8, more
+LEVELS = 5  # of an event's weight: up to 1, up to 2, up to 4, up to 8, more
 
 
 @dataclass(frozen=True)

@@ -55,14 +55,14 @@ class SplitReranker(CrossEncoderReranker):
         return True
 
     def score(self, requests: Requests, candidates: Candidates) -> NDArray[np.float32]:
-        """Logits (U, K); a user without any event keeps the fused scores, standardised."""
+        """Logits (U, K); a user without any positive event keeps the fused scores, standardised."""
         logits = np.empty(candidates.items.shape, np.float32)
         for start in range(0, len(requests), BLOCK_REQUESTS):
             rows = np.arange(start, min(start + BLOCK_REQUESTS, len(requests)))
             inputs = self.inputs.read(requests.take(rows), candidates.take(rows))
             # A lone request may share its run with those of other threads.
             logits[rows] = self.batcher.ask(inputs) if len(requests) == 1 else self.joint.score(inputs)
-        silent = requests.histories.lengths == 0
+        silent = requests.histories.liked().lengths == 0
         logits[silent] = standardised(candidates.scores[silent, :, None])[:, :, 0]
         return logits
 
