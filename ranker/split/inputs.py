@@ -20,11 +20,11 @@ from retrieval.histories import Histories
 class JointInputs:
     """Arrays by the names of ``JointModel.forward``'s arguments, for U users with K candidates and M events each."""
 
-    rows: NDArray[np.float16]  # (U, K, L, width)
-    row_bias: NDArray[np.float32]  # (U, K, L)
+    rows: NDArray[np.float16]  # (R, width) of the items that occur; the first is zeros
+    places: NDArray[np.int64]  # (U, K, L) rows of each candidate; 0 is padding
     factors: NDArray[np.float32]  # (U, K, factors)
     features: NDArray[np.float32]  # (U, K, features)
-    event_states: NDArray[np.float16]  # (U, M, dim)
+    event_places: NDArray[np.int64]  # (U, M) rows with the pooled states of each event's item
     event_factors: NDArray[np.float32]  # (U, M, factors)
     event_levels: NDArray[np.int64]  # (U, M)
     event_bias: NDArray[np.float32]  # (U, M)
@@ -63,34 +63,36 @@ class InputReader:
             features: (U, K, features) where the candidates are some of those among which their scores are standardised.
         """
         items = candidates.items
-        rows, row_bias = self._rows(items)
         # Liked ones only: the lists that it learns from tell nothing of how a dislike bears on the next choice.
         events, levels, event_bias = newest_events(requests.histories.liked(), self.shape.max_events)
+        occurring = np.unique(np.concatenate([items.ravel(), events.ravel(), [NO_ITEM]]))  # NO_ITEM comes first
+        rows, starts, counts = self._rows(occurring)
+        of_items, of_events = np.searchsorted(occurring, items), np.searchsorted(occurring, events)
         return JointInputs(
             rows=rows,
-            row_bias=row_bias,
+            places=self._places(starts[of_items], counts[of_items]),
             factors=self._factors(items),
             features=scores_of(candidates) if features is None else features,
-            event_states=self._pooled(events),
+            event_places=starts[of_events],
             event_factors=self._factors(events),
             event_levels=levels,
             event_bias=event_bias,
         )
 
-    def _rows(self, items: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    def _rows(self, items: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.int64]]:
+        """The rows (R, width) of items (N,), the first of which is NO_ITEM; where each one's begin, and how many."""
         if self.shape.joint_layers == 1:
-            return self.store.gather(items)[:, :, None, :], np.zeros((*items.shape, 1), np.float32)
-        rows, counts = self.store.gather_ragged(items, 1 + self.shape.max_tokens)
-        places = np.arange(rows.shape[2])
-        # An absent item has no row at all; its first place counts as one, for a softmax over nothing is no number.
-        bias = np.where(places < np.maximum(counts, 2)[..., None], 0, MASKED).astype(np.float32)
-        return rows, bias
+            return self.store.gather(items), np.arange(len(items)), np.ones(len(items), np.int64)
+        padded, counts = self.store.gather_ragged(items, 1 + self.shape.max_tokens)
+        kept = np.arange(padded.shape[1]) < np.maximum(counts, 1)[:, None]
+        return padded[kept], np.cumsum(np.maximum(counts, 1)) - np.maximum(counts, 1), counts
 
-    def _pooled(self, items: NDArray[np.int64]) -> NDArray[np.float16]:
+    def _places(self, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows (U, K, L) of candidates that have ``counts`` rows from ``starts``, both (U, K)."""
         if self.shape.joint_layers == 1:
-            dim = self.shape.layer.dim
-            return np.ascontiguousarray(self.store.gather(items)[..., 3 * dim : 4 * dim])
-        return self.store.gather_ragged(items, 1)[0][:, :, 0]
+            return starts[:, :, None]
+        tokens = np.arange(1, max(2, int(counts.max(initial=0))))  # the first row is the pooled one
+        return np.where(tokens < counts[:, :, None], starts[:, :, None] + tokens, 0)
 
     def _factors(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
         found = self.factors[items]
@@ -100,11 +102,14 @@ class InputReader:
 
 def stacked(several: Sequence[JointInputs]) -> JointInputs:
     """The inputs of several batches as one, padded to the most candidates, rows and events among them."""
-    whole = {}
-    for field in fields(JointInputs):
+    offsets = np.cumsum([0, *(len(inputs.rows) for inputs in several[:-1])])
+    whole = {"rows": np.concatenate([inputs.rows for inputs in several])}
+    for field in fields(JointInputs)[1:]:
         arrays = [getattr(inputs, field.name) for inputs in several]
+        if field.name in ("places", "event_places"):
+            arrays = [np.where(array == 0, 0, array + offset) for array, offset in zip(arrays, offsets, strict=True)]
         shape = (sum(len(array) for array in arrays), *np.max([array.shape[1:] for array in arrays], axis=0))
-        whole[field.name] = np.full(shape, MASKED if field.name.endswith("bias") else 0, arrays[0].dtype)
+        whole[field.name] = np.full(shape, MASKED if field.name == "event_bias" else 0, arrays[0].dtype)
         start = 0
         for array in arrays:
             whole[field.name][start : start + len(array), *(slice(length) for length in array.shape[1:])] = array

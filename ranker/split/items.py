@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from encoders import StateEncoder
 from encoders.errors import ArtifactError
 from encoders.layers import Layer
-from ranker.split.model import MASKED, JointShape, fold, packed, packed_width
+from ranker.split.model import MASKED, JointShape, folded, packed, packed_width
 from ranker.states.building import StoredRows
 
 
@@ -88,7 +89,12 @@ class ItemReader:
                 mask = np.arange(kept.shape[1]) <= lengths[:, None]
                 yield StoredRows(batch.rows, lengths + 1, kept[mask])
             else:
-                bias = torch.where(real, 0.0, MASKED)
-                with torch.inference_mode():
-                    rows = packed(fold(self.folding, states, bias, 1), pooled)
+                rows = self._folded(states, torch.where(real, 0.0, MASKED), pooled)
                 yield StoredRows(batch.rows, np.ones(len(lengths), np.int64), rows.numpy())
+
+    @torch.inference_mode()
+    def _folded(self, states: Tensor, bias: Tensor, pooled: Tensor) -> Tensor:
+        first = states[:, :1]
+        layer = self.folding
+        item = folded(layer, layer.query(first), layer.key(states), layer.value(states), bias)
+        return packed(first[:, 0], item, pooled)

@@ -49,10 +49,25 @@ class Folded:
     is ``weight`` and whose value is ``own`` gives exactly what attending to the tokens and the context together gives.
     """
 
-    states: Tensor  # (…, P, dim) the places' states, as they enter the layer
     queries: Tensor  # (…, P, dim)
     own: Tensor  # (…, P, dim) attention to the item's own tokens alone
     weight: Tensor  # (…, P, heads) log of the sum of its exponentiated logits
+
+
+def folded(layer: Layer, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Folded:
+    """Attention of P places to their item's own N tokens.
+
+    Args:
+        layer: Says how many heads there are.
+        queries: (…, P, dim).
+        keys: (…, N, dim).
+        values: (…, N, dim).
+        bias: (…, N) 0 for a token, MASKED for padding.
+    """
+    asked = layer.heads(queries)
+    logits = asked @ layer.heads(keys).transpose(-1, -2) * asked.shape[-1] ** -0.5 + bias[..., None, None, :]
+    own = logits.softmax(dim=-1) @ layer.heads(values)
+    return Folded(queries, own.transpose(-2, -3).flatten(-2), logits.logsumexp(dim=-1).transpose(-1, -2))
 
 
 class JointLayer(nn.Module):
@@ -68,40 +83,27 @@ class JointLayer(nn.Module):
         self.context_key = copy.deepcopy(layer.key)
         self.context_value = copy.deepcopy(layer.value)
 
-    def fold(self, tokens: Tensor, bias: Tensor, places: int) -> Folded:
-        """Attention of an item's first ``places`` tokens to all of its own.
+    def attend(self, item: Folded, context: Tensor, bias: Tensor) -> Tensor:
+        """Attention to an item's own tokens and to the context together.
 
         Args:
-            tokens: (…, N, dim).
-            bias: (…, N) 0 for a token, MASKED for padding.
-            places: How many.
-        """
-        return fold(self.layer, tokens, bias, places)
-
-    def join(self, folded: Folded, shift: Tensor, context: Tensor, bias: Tensor) -> Tensor:
-        """Attention to an item's own tokens and to the context, and the rest of the layer.
-
-        Args:
-            folded: Of (U, K) items.
-            shift: (U, K, P, dim) added to the places' states, and through them to what they ask the context.
+            item: Of (U, K) items with P places each.
             context: (U, M, dim).
-            bias: (U, M).
+            bias: (U, M) 0 for an event, MASKED for padding.
 
         Returns:
-            (U, K, P, dim) states.
+            (U, K, P, dim).
         """
         layer = self.layer
-        users, items, places, dim = folded.states.shape
-        queries = folded.queries + nn.functional.linear(shift, layer.query.weight)
-        asked = layer.heads(queries.reshape(users, items * places, dim))  # (U, H, KP, d)
+        users, items, places, dim = item.queries.shape
+        asked = layer.heads(item.queries.reshape(users, items * places, dim))  # (U, H, KP, d)
         keys, values = layer.heads(self.context_key(context)), layer.heads(self.context_value(context))
         logits = asked @ keys.transpose(-1, -2) * asked.shape[-1] ** -0.5 + bias[:, None, None, :]
-        own_logit = folded.weight.reshape(users, items * places, -1).transpose(1, 2)[..., None]  # (U, H, KP, 1)
+        own_logit = item.weight.reshape(users, items * places, -1).transpose(1, 2)[..., None]  # (U, H, KP, 1)
         weights = torch.cat([own_logit, logits], dim=-1).softmax(dim=-1)
-        own = layer.heads(folded.own.reshape(users, items * places, dim))
+        own = layer.heads(item.own.reshape(users, items * places, dim))
         read = weights[..., :1] * own + weights[..., 1:] @ values
-        attention = read.transpose(1, 2).reshape(users, items, places, dim)
-        return layer.finish(folded.states + shift, attention)
+        return read.transpose(1, 2).reshape(users, items, places, dim)
 
     def read_context(self, context: Tensor, bias: Tensor) -> Tensor:
         """The context as the next layer finds it: every event attends to all of them, and to no candidate."""
@@ -110,17 +112,6 @@ class JointLayer(nn.Module):
         logits = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5 + bias[:, None, None, :]
         read = logits.softmax(dim=-1) @ layer.heads(self.context_value(context))
         return layer.finish(context, read.transpose(1, 2).flatten(-2))
-
-
-def fold(layer: Layer, tokens: Tensor, bias: Tensor, places: int) -> Folded:
-    """See ``JointLayer.fold``."""
-    states = tokens[..., :places, :]
-    queries = layer.query(states)
-    logits = layer.heads(queries) @ layer.heads(layer.key(tokens)).transpose(-1, -2)
-    logits = logits * layer.heads(queries).shape[-1] ** -0.5 + bias[..., None, None, :]
-    own = logits.softmax(dim=-1) @ layer.heads(layer.value(tokens))
-    weight = logits.logsumexp(dim=-1)
-    return Folded(states, queries, own.transpose(-2, -3).flatten(-2), weight.transpose(-1, -2))
 
 
 class JointModel(nn.Module):
@@ -158,10 +149,10 @@ class JointModel(nn.Module):
     def forward(
         self,
         rows: Tensor,
-        row_bias: Tensor,
+        places: Tensor,
         factors: Tensor,
         features: Tensor,
-        event_states: Tensor,
+        event_places: Tensor,
         event_factors: Tensor,
         event_levels: Tensor,
         event_bias: Tensor,
@@ -169,43 +160,87 @@ class JointModel(nn.Module):
         """Logits (U, K) of U users' candidates.
 
         Args:
-            rows: (U, K, L, width) float16 rows of the store, see ``ranker.split.items``.
-            row_bias: (U, K, L) 0 for a row, MASKED for padding.
+            rows: (R, width) float16 rows of the items that occur, see ``ranker.split.items``; the first is zeros.
+            places: (U, K, L) int64 rows of each candidate; 0 is padding.
             factors: (U, K, factors) the candidates' collaborative vectors.
             features: (U, K, features) their retrieval scores, standardised; the first is the fused one.
-            event_states: (U, M, dim) float16 pooled states of the items of the user's events, newest first.
+            event_places: (U, M) int64 rows that hold the pooled states of the user's events, newest first.
             event_factors: (U, M, factors) their collaborative vectors.
             event_levels: (U, M) int64 level of each event's weight, below LEVELS.
             event_bias: (U, M) 0 for an event, MASKED for padding.
         """
         ages = torch.arange(event_levels.shape[1], device=event_levels.device)
-        context = event_states.float() + self.of_event(event_factors) + self.level(event_levels) + self.age(ages)
-        shift = self.of_item(factors)[:, :, None, :]  # of the first position alone
+        pooled = pooled_of(rows[event_places], self.shape)
+        context = pooled.float() + self.of_event(event_factors) + self.level(event_levels) + self.age(ages)
+        shift = self.of_item(factors)  # of the first place alone
         if self.shape.joint_layers == 1:
-            states = self.top.join(unpacked(rows, self.shape.layer), shift, context, event_bias)
+            states = self._single(rows[places[:, :, 0]], shift, context, event_bias)
         else:
-            states = self._deep(rows[:, :, 1:].float(), row_bias[:, :, 1:], shift, context, event_bias)
-        logits: Tensor = (self.head(states[:, :, 0]) + self.wide(features))[:, :, 0]
+            states = self._several(rows, places, shift, context, event_bias)
+        logits: Tensor = (self.head(states) + self.wide(features))[:, :, 0]
         return logits
 
-    def _deep(self, tokens: Tensor, bias: Tensor, shift: Tensor, context: Tensor, event_bias: Tensor) -> Tensor:
-        shift = nn.functional.pad(shift, (0, 0, 0, tokens.shape[2] - 1))
-        for layer in cast("list[JointLayer]", list(self.lower)):
-            tokens = layer.join(layer.fold(tokens, bias, tokens.shape[2]), shift, context, event_bias)
-            context = layer.read_context(context, event_bias)
-            shift = torch.zeros_like(shift)
-        return self.top.join(self.top.fold(tokens, bias, 1), shift[:, :, :1], context, event_bias)
+    def _single(self, rows: Tensor, shift: Tensor, context: Tensor, event_bias: Tensor) -> Tensor:
+        """The first place's states (U, K, dim) of items that were folded offline."""
+        states, item = unpacked(rows[:, :, None, :], self.shape.layer)
+        return self._top(states[:, :, 0], item, shift, context, event_bias)
+
+    def _several(self, rows: Tensor, places: Tensor, shift: Tensor, context: Tensor, event_bias: Tensor) -> Tensor:
+        """The first place's states (U, K, dim) from token states.
+
+        What works on each token by itself works on the T tokens that are there; only attention needs them padded.
+        """
+        users, items, length = places.shape
+        real = places.flatten().nonzero()[:, 0]  # (T,) of them are tokens
+        tokens = rows[places.flatten()[real]].float()
+        bias = torch.where(places == 0, MASKED, 0.0)
+        # 0 is a row of zeros that padding reads, so token t stands in row t + 1
+        filled = (places.flatten() != 0).long()
+        at = (filled.cumsum(0) * filled).reshape(users, items, length)
+        first = (real % length == 0).float()[:, None]  # (T, 1) whether it is its item's first
+        shifts = first * shift.reshape(users * items, -1)[real // length]
+        for joint in cast("list[JointLayer]", list(self.lower)):
+            layer = joint.layer
+            queries, keys, values = (_padded(part(tokens), at) for part in (layer.query, layer.key, layer.value))
+            item = folded(layer, queries, keys, values, bias)
+            asked = item.queries + _padded(nn.functional.linear(shifts, layer.query.weight), at)
+            attention = joint.attend(Folded(asked, item.own, item.weight), context, event_bias)
+            tokens = layer.finish(tokens + shifts, attention.flatten(0, 2)[real])
+            context = joint.read_context(context, event_bias)
+            shifts = torch.zeros_like(shifts)
+        layer = self.top.layer
+        states = _padded(tokens, at[:, :, :1])
+        keys, values = (_padded(part(tokens), at) for part in (layer.key, layer.value))
+        item = folded(layer, layer.query(states), keys, values, bias)
+        return self._top(states[:, :, 0], item, torch.zeros_like(states[:, :, 0]), context, event_bias)
+
+    def _top(self, states: Tensor, item: Folded, shift: Tensor, context: Tensor, event_bias: Tensor) -> Tensor:
+        layer = self.top.layer
+        asked = item.queries + nn.functional.linear(shift, layer.query.weight)[:, :, None, :]
+        attention = self.top.attend(Folded(asked, item.own, item.weight), context, event_bias)
+        return layer.finish(states + shift, attention[:, :, 0])
 
 
-def packed(folded: Folded, pooled: Tensor) -> Tensor:
-    """A folded item (…, 1, dim) and its pooled state (…, dim) as one float16 row (…, 4 · dim + 2 · heads).
+def _padded(tokens: Tensor, at: Tensor) -> Tensor:
+    """Tokens (T, dim) in their places (…, L): row t of them stands where ``at`` says t + 1, zeros where it says 0."""
+    return torch.cat([torch.zeros_like(tokens[:1]), tokens])[at]
+
+
+def pooled_of(rows: Tensor, shape: JointShape) -> Tensor:
+    """The pooled states (…, dim) in rows (…, width) that hold them."""
+    dim = shape.layer.dim
+    return rows[..., 3 * dim : 4 * dim] if shape.joint_layers == 1 else rows
+
+
+def packed(states: Tensor, item: Folded, pooled: Tensor) -> Tensor:
+    """An item's first state (…, dim), folded (…, 1, dim), and pooled state (…, dim) as one float16 row.
 
     The weight is a logit, which float16 is too coarse for: it is kept as its rounded value and what rounding left.
     """
-    coarse = folded.weight.half()
-    fine = (folded.weight - coarse.float()).half()
-    parts = [folded.states.half(), folded.queries.half(), folded.own.half(), pooled[..., None, :].half(), coarse, fine]
-    return torch.cat(parts, dim=-1).squeeze(-2)
+    coarse = item.weight.half()
+    fine = (item.weight - coarse.float()).half()
+    parts = [states.half(), item.queries[..., 0, :].half(), item.own[..., 0, :].half(), pooled.half()]
+    return torch.cat([*parts, coarse[..., 0, :], fine[..., 0, :]], dim=-1)
 
 
 def packed_width(shape: LayerShape) -> int:
@@ -213,9 +248,8 @@ def packed_width(shape: LayerShape) -> int:
     return 4 * shape.dim + 2 * shape.heads
 
 
-def unpacked(rows: Tensor, shape: LayerShape) -> Folded:
-    """What ``packed`` packed; the pooled state is the context's business."""
-    dim = shape.dim
-    states, queries, own, _ = rows[..., : 4 * dim].float().chunk(4, dim=-1)
-    coarse, fine = rows[..., 4 * dim :].float().chunk(2, dim=-1)
-    return Folded(states, queries, own, coarse + fine)
+def unpacked(rows: Tensor, shape: LayerShape) -> tuple[Tensor, Folded]:
+    """The first state and the folded item that ``packed`` packed into rows (…, width)."""
+    states, queries, own, _ = rows[..., : 4 * shape.dim].float().chunk(4, dim=-1)
+    coarse, fine = rows[..., 4 * shape.dim :].float().chunk(2, dim=-1)
+    return states, Folded(queries, own, coarse + fine)

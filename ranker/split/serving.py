@@ -54,6 +54,7 @@ class OnnxJoint:
     def __init__(self, shape: JointShape, graph: onnx.ModelProto, weights: dict[str, torch.Tensor]) -> None:
         self.shape = shape
         self._graph = graph
+        self._expected = {name: tuple(tensor.shape) for name, tensor in _empty(shape).state_dict().items()}
         self._serving = self._prepared(weights)
 
     @classmethod
@@ -88,7 +89,7 @@ class OnnxJoint:
         self._serving = self._prepared(_copied(weights))
 
     def _prepared(self, weights: dict[str, torch.Tensor]) -> _Serving:
-        expected = {name: tuple(tensor.shape) for name, tensor in _empty(self.shape).state_dict().items()}
+        expected = self._expected
         given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         if given != expected:
             odd = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
@@ -151,11 +152,11 @@ def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _traced(model: JointModel) -> onnx.ModelProto:
     """The graph of a model over any numbers of users, candidates, rows and events; its constants are left empty."""
     axes = {
-        "rows": ("users", "items", "tokens"),
-        "row_bias": ("users", "items", "tokens"),
+        "rows": ("rows",),
+        "places": ("users", "items", "tokens"),
         "factors": ("users", "items"),
         "features": ("users", "items"),
-        "event_states": ("users", "events"),
+        "event_places": ("users", "events"),
         "event_factors": ("users", "events"),
         "event_levels": ("users", "events"),
         "event_bias": ("users", "events"),
@@ -180,15 +181,15 @@ def _traced(model: JointModel) -> onnx.ModelProto:
 
 
 def _example(shape: JointShape) -> JointInputs:
-    users, items, events = 2, 3, min(4, shape.max_events)
-    tokens, width = (1, packed_width(shape.layer)) if shape.joint_layers == 1 else (5, shape.layer.dim)
-    dim = shape.layer.dim
+    users, items, events, tokens = 2, 3, min(4, shape.max_events), 1 if shape.joint_layers == 1 else 5
+    width = packed_width(shape.layer) if shape.joint_layers == 1 else shape.layer.dim
+    places = 1 + np.arange(users * items * tokens).reshape(users, items, tokens)
     return JointInputs(
-        rows=np.zeros((users, items, tokens, width), np.float16),
-        row_bias=np.zeros((users, items, tokens), np.float32),
+        rows=np.zeros((1 + places.size, width), np.float16),
+        places=places,
         factors=np.zeros((users, items, shape.factors), np.float32),
         features=np.zeros((users, items, shape.features), np.float32),
-        event_states=np.zeros((users, events, dim), np.float16),
+        event_places=np.ones((users, events), np.int64),
         event_factors=np.zeros((users, events, shape.factors), np.float32),
         event_levels=np.zeros((users, events), np.int64),
         event_bias=np.zeros((users, events), np.float32),
