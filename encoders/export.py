@@ -31,6 +31,7 @@ from encoders.served import (
     TOKENIZER,
     VECTOR,
     ExportManifest,
+    Kind,
     OnnxPairCrossEncoder,
     OnnxTextEncoder,
     write_manifest,
@@ -154,7 +155,7 @@ def export_pair_cross_encoder(
 
 @dataclass(frozen=True)
 class _Shape:
-    kind: Literal["text_encoder", "pair_cross_encoder"]
+    kind: Kind
     dim: int
     lower_layers: int | None
 

@@ -8,9 +8,9 @@ export.json      what the folder is, how it was judged, and the sha256 of the tw
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,15 @@ from encoders.text import TextStates
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "export.json"
 VECTOR, STATES, LOGIT = "vector", "states", "logit"  # outputs of graphs
 
+Kind: TypeAlias = Literal["text_encoder", "pair_cross_encoder"]
+OUTPUTS: Mapping[Kind, tuple[str, ...]] = {"text_encoder": (VECTOR,), "pair_cross_encoder": (LOGIT,)}
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ExportManifest:
     """The export.json of a served model."""
 
-    kind: Literal["text_encoder", "pair_cross_encoder"]
+    kind: Kind
     dim: PositiveInt
     max_tokens: PositiveInt
     batch_size: PositiveInt
@@ -85,12 +88,10 @@ def read_manifest(folder: Path, kind: str) -> ExportManifest:
     return manifest
 
 
-class OnnxTextEncoder:
-    """A text encoder in ONNX Runtime, as `export_text_encoder` writes it; build it with `load`.
+class _Served:
+    """What both served models are: a session, its tokens, and how it was judged."""
 
-    A batch equals its texts one by one to 1e-5 per entry in fp32. So it does in int8, unless float32 sums
-    in another order put a value on the other side of an edge between two steps.
-    """
+    kind: ClassVar[Kind]
 
     def __init__(self, session: OnnxSession, tokens: TextTokenizer, manifest: ExportManifest):
         self.session = session
@@ -103,14 +104,41 @@ class OnnxTextEncoder:
         folder: str | Path,
         providers: Literal["auto"] | Sequence[str] = "auto",
         threads: int | None = None,
-    ) -> "OnnxTextEncoder":
+    ) -> Self:
         """Load an export after checking its files against their hashes.
 
         Raises:
             ArtifactError: a file is missing, damaged or foreign.
             ConfigError: a named execution provider is not available.
         """
-        return cls(*_load(Path(folder), "text_encoder", providers, threads))
+        return cls(*_load(Path(folder), cls.kind, providers, threads))
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the graph."""
+        return self.session.provider
+
+    def save(self, folder: str | Path) -> None:
+        """Copy the export into this empty folder; `load` reads it back."""
+        for name in (MODEL, TOKENIZER, MANIFEST):
+            source = self.session.path.parent / name
+            try:
+                shutil.copyfile(source, Path(folder) / name)
+            except FileNotFoundError as error:
+                raise ArtifactError(f"{source} is gone since it was loaded: load its engine again.") from error
+
+    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
+        return self.session.run(batch.named(self.session.inputs), OUTPUTS[self.kind])[0]
+
+
+class OnnxTextEncoder(_Served):
+    """A text encoder in ONNX Runtime, as `export_text_encoder` writes it; build it with `load`.
+
+    A batch equals its texts one by one to 1e-5 per entry in fp32. So it does in int8, unless float32 sums
+    in another order put a value on the other side of an edge between two steps.
+    """
+
+    kind = "text_encoder"
 
     @property
     def dim(self) -> int:
@@ -122,11 +150,6 @@ class OnnxTextEncoder:
         """A hash of its graph, tokenizer and limit of tokens."""
         files = " ".join(self.manifest.sha256[name] for name in (MODEL, TOKENIZER))
         return hashlib.sha256(f"{files} {self.manifest.max_tokens}".encode()).hexdigest()
-
-    @property
-    def provider(self) -> str:
-        """The execution provider that runs the graph."""
-        return self.session.provider
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> NDArray[np.float32]:
         """Encode texts to (T, dim) rows of length 1, in the order of the input.
@@ -153,41 +176,11 @@ class OnnxTextEncoder:
             vectors, states = self.session.run(batch.named(self.session.inputs))
             yield TextStates(batch.rows, vectors, states, batch.attention_mask.sum(1))
 
-    def save(self, folder: str | Path) -> None:
-        """Copy the export into this empty folder; `load` reads it back."""
-        _copy(self.session.path.parent, Path(folder))
 
-    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
-        return self.session.run(batch.named(self.session.inputs), (VECTOR,))[0]
-
-
-class OnnxPairCrossEncoder:
+class OnnxPairCrossEncoder(_Served):
     """A pair cross-encoder in ONNX Runtime, as `export_pair_cross_encoder` writes it; use `load`."""
 
-    def __init__(self, session: OnnxSession, tokens: TextTokenizer, manifest: ExportManifest):
-        self.session = session
-        self.tokens = tokens
-        self.manifest = manifest
-
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        providers: Literal["auto"] | Sequence[str] = "auto",
-        threads: int | None = None,
-    ) -> "OnnxPairCrossEncoder":
-        """Load an export after checking its files against their hashes.
-
-        Raises:
-            ArtifactError: a file is missing, damaged or foreign.
-            ConfigError: a named execution provider is not available.
-        """
-        return cls(*_load(Path(folder), "pair_cross_encoder", providers, threads))
-
-    @property
-    def provider(self) -> str:
-        """The execution provider that runs the graph."""
-        return self.session.provider
+    kind = "pair_cross_encoder"
 
     def score(self, pairs: Sequence[tuple[str, str]], *, progress: bool = False) -> NDArray[np.float32]:
         """Score pairs to (P,) logits, higher is better, in the order of the input.
@@ -197,29 +190,14 @@ class OnnxPairCrossEncoder:
         """
         return fill_rows(self.tokens.pair_batches(pairs), self._run, (len(pairs),), "pair", progress)
 
-    def save(self, folder: str | Path) -> None:
-        """Copy the export into this empty folder; `load` reads it back."""
-        _copy(self.session.path.parent, Path(folder))
-
-    def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
-        return self.session.run(batch.named(self.session.inputs))[0]
-
 
 def is_export(folder: Path) -> bool:
     """Whether a folder holds an export, rather than a Hugging Face checkpoint."""
     return (folder / MANIFEST).is_file()
 
 
-def _copy(source: Path, target: Path) -> None:
-    for name in (MODEL, TOKENIZER, MANIFEST):
-        try:
-            shutil.copyfile(source / name, target / name)
-        except FileNotFoundError as error:
-            raise ArtifactError(f"{source / name} is gone since it was loaded: load its engine again.") from error
-
-
 def _load(
-    folder: Path, kind: str, providers: Literal["auto"] | Sequence[str], threads: int | None
+    folder: Path, kind: Kind, providers: Literal["auto"] | Sequence[str], threads: int | None
 ) -> tuple[OnnxSession, TextTokenizer, ExportManifest]:
     manifest = read_manifest(folder, kind)
     try:
@@ -228,8 +206,8 @@ def _load(
         raise ArtifactError(f"{folder / TOKENIZER} is not a tokenizer: {error}") from error
     session = open_session(folder / MODEL, providers, threads)
     unknown = set(session.inputs) - {"input_ids", "attention_mask", "token_type_ids"}
-    outputs = {"text_encoder": (VECTOR,), "pair_cross_encoder": (LOGIT,)}[kind]
-    if unknown or session.outputs != (outputs if manifest.lower_layers is None else (VECTOR, STATES)):
+    outputs = OUTPUTS[kind] if manifest.lower_layers is None else (VECTOR, STATES)
+    if unknown or session.outputs != outputs:
         raise ArtifactError(
             f"{folder / MODEL} has inputs {session.inputs} and outputs {session.outputs}: this is another model."
         )

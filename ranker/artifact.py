@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.errors import ArtifactError
+from retrieval.storage import sync
 
 FORMAT = 1
 CURRENT = "CURRENT"
@@ -74,7 +74,7 @@ def write_version(root: Path, write: Callable[[Path], None]) -> Path:
         _sync_tree(temporary)
         target = _named(temporary, root)
         written.append(target)
-        _sync(root)  # the version has its name before CURRENT says it
+        sync(root)  # the version has its name before CURRENT says it
         _replace(root / CURRENT, target.name)
     except BaseException as error:
         for folder in written:
@@ -250,23 +250,15 @@ def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_text(text + "\n", encoding="utf-8")
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,3 +50,12 @@ def load_settings(kind: type[Settings], path: Path) -> Settings:
     except (OSError, ValidationError) as error:
         reason = str(error).replace("\n", " ")
         raise ArtifactError(f"{path}: not the settings of {kind.__name__} ({reason}).") from error
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

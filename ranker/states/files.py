@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from encoders.errors import ArtifactError
+from retrieval.storage import sync
 
 FORMAT = 1
 TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
@@ -128,12 +129,3 @@ def disk_refusals(folder: Path) -> Iterator[None]:
             f"{folder}: the store was not written ({error.strerror or error}); one that was there before is untouched. "
             "Make room or name another folder, and go on: shards that are whole are kept."
         ) from error
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

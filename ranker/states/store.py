@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import ArtifactError, InputError
-from ranker.states.files import disk_refusals, map_file, sync
+from ranker.states.files import disk_refusals, map_file
 from ranker.states.manifest import MANIFEST, StoreManifest, read_manifest, write_manifest
 from ranker.states.shards import COUNT, HEADER, ROW
 from retrieval.candidates import NO_ITEM
+from retrieval.storage import sync
 
 
 class StateStore:
