@@ -89,7 +89,9 @@ class SplitConfig:
         events: Newest events of a user that are read.
         quantized: Export the text encoder first, as ``EngineConfig.export`` says, and train on what the export makes
             of the items, so that what serves is what was trained on. Off, the encoder stays in torch.
-        max_tokens: Tokens of an item that are kept, the first ones.
+        max_tokens: Tokens of an item that are read, the first ones.
+        item_vectors: Where several layers are joint: average an item's tokens into so many vectors, which is faster and
+            smaller. None keeps every token. A single joint layer keeps one row of an item in any case.
         training: How the joint layers are trained.
     """
 
@@ -98,6 +100,7 @@ class SplitConfig:
     events: Annotated[int, Field(ge=1)] = 20
     quantized: bool = True
     max_tokens: Annotated[int, Field(ge=1)] = 64
+    item_vectors: Annotated[int | None, Field(ge=2)] = None
     training: JointTrainingConfig = JointTrainingConfig()
 
 

@@ -74,6 +74,7 @@ def fit_split(
         lower_layers=lower_layers(original, config),
         joint_layers=config.joint_layers,
         max_tokens=config.max_tokens,
+        item_vectors=config.item_vectors,
         factors=factors.shape[1],
         features=1 + lists.candidates.by_source.shape[2],
         max_events=config.events,

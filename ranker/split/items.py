@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -70,7 +71,8 @@ class ItemReader:
     def version(self) -> str:
         """What a row depends on beside its text, as a hash."""
         shape = self.shape
-        sizes = (shape.layer, shape.lower_layers, shape.max_tokens, shape.joint_layers == 1)
+        kept = "folded" if shape.joint_layers == 1 else shape.item_vectors
+        sizes = (shape.layer, shape.lower_layers, shape.max_tokens, kept)
         digest = hashlib.sha256(f"{self.encoder.fingerprint} {sizes}".encode())
         if self.shape.joint_layers == 1:
             for tensor in self.folding.state_dict().values():
@@ -89,6 +91,8 @@ class ItemReader:
             real = torch.arange(states.shape[1]) < torch.from_numpy(lengths)[:, None]
             pooled = (states * real[..., None]).sum(1) / real.sum(1, keepdim=True)
             if self.shape.joint_layers > 1:
+                if self.shape.item_vectors is not None:
+                    states, lengths = averaged(states, lengths, self.shape.item_vectors)
                 kept = torch.cat([pooled[:, None], states], dim=1).half().numpy()
                 mask = np.arange(kept.shape[1]) <= lengths[:, None]
                 yield StoredRows(batch.rows, lengths + 1, kept[mask])
@@ -102,3 +106,20 @@ class ItemReader:
         layer = self.folding
         item = folded(layer, layer.query(first), layer.key(states), layer.value(states), bias)
         return packed(first[:, 0], item, pooled)
+
+
+def averaged(states: Tensor, lengths: NDArray[np.int64], count: int) -> tuple[Tensor, NDArray[np.int64]]:
+    """Each text's states (B, L, dim) in at most so many vectors: its first state, and the means of runs of the others.
+
+    Runs are as even as can be. A text of no more states keeps them as they are.
+
+    Returns:
+        (B, count, dim) and how many each has now, (B,).
+    """
+    kept = np.minimum(lengths, count)
+    place = np.arange(states.shape[1])
+    run = 1 + (place - 1) * (kept[:, None] - 1) // np.maximum(lengths[:, None] - 1, 1)
+    run = np.where(place == 0, 0, run)
+    inside = (run[:, None, :] == np.arange(count)[:, None]) & (place < lengths[:, None])[:, None, :]  # (B, count, L)
+    weights = inside / np.maximum(inside.sum(axis=2, keepdims=True), 1)
+    return torch.from_numpy(weights.astype(np.float32)) @ states, kept

@@ -26,7 +26,8 @@ class JointShape:
         layer: Of each layer.
         lower_layers: How many of a checkpoint's layers read items alone.
         joint_layers: How many above them read candidate and context together.
-        max_tokens: Tokens of an item that are kept, the first ones.
+        max_tokens: Tokens of an item that are read, the first ones.
+        item_vectors: Vectors that these are averaged into where several layers are joint; None keeps them all.
         factors: Length of the collaborative vectors.
         features: Retrieval scores of a candidate.
         max_events: Newest events of a user that are read.
@@ -36,6 +37,7 @@ class JointShape:
     lower_layers: int
     joint_layers: int
     max_tokens: int
+    item_vectors: int | None
     factors: int
     features: int
     max_events: int
