@@ -80,8 +80,10 @@ class InputReader:
         if self.shape.joint_layers == 1:
             return self.store.gather(items)[:, :, None, :], np.zeros((*items.shape, 1), np.float32)
         rows, counts = self.store.gather_ragged(items, 1 + self.shape.max_tokens)
-        places = np.arange(rows.shape[2])
         # An absent item has no row at all; its first place counts as one, for a softmax over nothing is no number.
+        missing = max(0, 2 - rows.shape[2])  # where all are absent
+        rows = np.pad(rows, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing else rows
+        places = np.arange(rows.shape[2])
         bias = np.where(places < np.maximum(counts, 2)[..., None], 0, MASKED).astype(np.float32)
         return rows, bias
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,13 +28,14 @@ class ItemReader:
     Args:
         encoder: Its lower layers read the texts.
         shape: Of the joint layers; says how many layers are the lower ones, and how many tokens are kept of an item.
-        folding: The joint layers as they were pretrained; only a single one is used.
+        folding: The lowest joint layer as it was pretrained; only a single one is used. It is copied, since joint layers
+            that start from it are trained.
     """
 
     def __init__(self, encoder: StateEncoder, shape: JointShape, folding: Layer) -> None:
         self.encoder = encoder
         self.shape = shape
-        self.folding = folding.requires_grad_(False)
+        self.folding = copy.deepcopy(folding).requires_grad_(False)
 
     def read_by(self, encoder: StateEncoder) -> ItemReader:
         """The same for another encoder."""
