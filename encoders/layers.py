@@ -78,6 +78,13 @@ class Layer(nn.Module):
         self.narrow = nn.Linear(shape.inner, dim)
         self.norm = nn.LayerNorm(dim, eps=shape.epsilon)
 
+    @classmethod
+    def blank(cls, shape: LayerShape) -> Layer:
+        """A layer on CPU whose weights are still to be loaded: no random numbers are drawn for them."""
+        with torch.device("meta"):
+            layer = cls(shape)
+        return layer.to_empty(device="cpu")
+
     def heads(self, states: Tensor) -> Tensor:
         """(…, N, dim) cut into heads: (…, heads, N, dim / heads)."""
         heads = self.shape.heads
@@ -137,7 +144,7 @@ def top_layers(model: PreTrainedModel, count: int) -> list[Layer]:
 
 
 def _copied(original: nn.Module, layout: Mapping[str, str], shape: LayerShape) -> Layer:
-    layer = Layer(shape)
+    layer = Layer.blank(shape)
     with torch.no_grad():
         for name, part in layer.named_children():
             if name in layout:

@@ -50,8 +50,8 @@ def export(
             tree["export"]["tolerance"] = tolerance
         if (precision or tolerance is not None) and not isinstance(engine.encoder, TextEncoder):
             raise InputError(
-                f"{model}: serves from ONNX already, at the precision that was chosen when it was made. Fit it again with "
-                "export.precisions and export.tolerance in the settings, or export the engine that is in torch."
+                f"{model}: serves from ONNX already, at the precision that was chosen when it was made. Fit it again "
+                "with export.precisions and export.tolerance in the settings, or export the engine that is in torch."
             )
         engine.config = EngineConfig.from_dict(tree)
         exported = ranker.export(engine, target)

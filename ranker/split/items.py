@@ -28,8 +28,8 @@ class ItemReader:
     Args:
         encoder: Its lower layers read the texts.
         shape: Of the joint layers; says how many layers are the lower ones, and how many tokens are kept of an item.
-        folding: The lowest joint layer as it was pretrained; only a single one is used. It is copied, since joint layers
-            that start from it are trained.
+        folding: The lowest joint layer as it was pretrained; only a single one is used. It is copied, since what
+            starts from it is trained.
     """
 
     def __init__(self, encoder: StateEncoder, shape: JointShape, folding: Layer) -> None:
@@ -52,7 +52,7 @@ class ItemReader:
         Raises:
             ArtifactError: The file is missing, damaged, or of a layer of another shape.
         """
-        folding = Layer(shape.layer)
+        folding = Layer.blank(shape.layer)
         try:
             folding.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -68,7 +68,9 @@ class ItemReader:
     @property
     def version(self) -> str:
         """What a row depends on beside its text, as a hash."""
-        digest = hashlib.sha256(f"{self.encoder.fingerprint} {self.shape}".encode())
+        shape = self.shape
+        sizes = (shape.layer, shape.lower_layers, shape.max_tokens, shape.joint_layers == 1)
+        digest = hashlib.sha256(f"{self.encoder.fingerprint} {sizes}".encode())
         if self.shape.joint_layers == 1:
             for tensor in self.folding.state_dict().values():
                 digest.update(tensor.numpy().data)
