@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
 from encoders.layers import Layer, LayerShape
@@ -18,7 +20,7 @@ MASKED = -1e9  # added to the logit of an event that is padding
 LEVELS = 6  # of an event's weight: none, up to 1, up to 2, up to 4, up to 8, more
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class JointShape:
     """Sizes of a joint model.
 
@@ -33,12 +35,12 @@ class JointShape:
     """
 
     layer: LayerShape
-    lower_layers: int
-    joint_layers: int
-    max_tokens: int
-    factors: int
-    features: int
-    max_events: int
+    lower_layers: NonNegativeInt
+    joint_layers: PositiveInt
+    max_tokens: PositiveInt
+    factors: PositiveInt
+    features: PositiveInt
+    max_events: PositiveInt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
