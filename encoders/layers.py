@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import ConfigDict, Field, PositiveInt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
@@ -41,7 +43,7 @@ LAYOUTS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class LayerShape:
     """Sizes of a transformer layer.
 
@@ -53,11 +55,18 @@ class LayerShape:
         epsilon: Of the layer norms.
     """
 
-    dim: int
-    heads: int
-    inner: int
+    dim: PositiveInt
+    heads: PositiveInt
+    inner: PositiveInt
     activation: str
-    epsilon: float
+    epsilon: Annotated[float, Field(gt=0, lt=1)]
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads or self.activation not in ACT2FN:
+            raise ValueError(
+                f"{self.heads} heads must divide {self.dim} numbers, and the activation {self.activation!r} be one of "
+                "transformers'"
+            )
 
 
 class Layer(nn.Module):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
 from encoders.layers import Layer, LayerShape
@@ -18,7 +20,7 @@ MASKED = -1e9  # added to the logit of an event that is padding
 LEVELS = 5  # of an event's weight: up to 1, up to 2, up to 4, up to 8, more
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class JointShape:
     """Sizes of a joint model.
 
@@ -34,13 +36,13 @@ class JointShape:
     """
 
     layer: LayerShape
-    lower_layers: int
-    joint_layers: int
-    max_tokens: int
-    item_vectors: int | None
-    factors: int
-    features: int
-    max_events: int
+    lower_layers: NonNegativeInt
+    joint_layers: PositiveInt
+    max_tokens: PositiveInt
+    item_vectors: PositiveInt | None
+    factors: PositiveInt
+    features: PositiveInt
+    max_events: PositiveInt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,7 +227,7 @@ class JointModel(nn.Module):
 
 def _padded(tokens: Tensor, at: Tensor) -> Tensor:
     """Tokens (T, dim) in their places (…, L): row t of them stands where ``at`` says t + 1, zeros where it says 0."""
-    return torch.cat([torch.zeros_like(tokens[:1]), tokens])[at]
+    return nn.functional.pad(tokens, (0, 0, 1, 0))[at]
 
 
 def pooled_of(rows: Tensor, shape: JointShape) -> Tensor:

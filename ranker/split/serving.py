@@ -54,13 +54,17 @@ class OnnxJoint:
     def __init__(self, shape: JointShape, graph: onnx.ModelProto, weights: dict[str, torch.Tensor]) -> None:
         self.shape = shape
         self._graph = graph
-        self._expected = {name: tuple(tensor.shape) for name, tensor in _empty(shape).state_dict().items()}
+        self._expected = _described(_empty(shape).state_dict())
         self._serving = self._prepared(weights)
 
     @classmethod
     def trace(cls, model: JointModel) -> OnnxJoint:
-        """Trace a model; it is left as it is."""
-        return cls(model.shape, _traced(model), _copied(model.state_dict()))
+        """Trace a model; it is left as it is.
+
+        Raises:
+            InputError: A weight is not finite.
+        """
+        return cls(model.shape, _traced(model.shape), _copied(model.state_dict()))
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -90,12 +94,12 @@ class OnnxJoint:
 
     def _prepared(self, weights: dict[str, torch.Tensor]) -> _Serving:
         expected = self._expected
-        given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        given = _described(weights)
         if given != expected:
             odd = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
             raise InputError(
-                f"Joint layers: {len(odd)} weights are missing, unknown or of another shape ({odd[0]} the first). "
-                "They belong to a model of other settings."
+                f"Joint layers: {len(odd)} weights are missing, unknown or of another shape or type ({odd[0]} the "
+                "first). They belong to a model of other settings."
             )
         for name, tensor in weights.items():
             if not tensor.isfinite().all():
@@ -129,14 +133,35 @@ class OnnxJoint:
             weights = load_file(folder / WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(f"{folder / WEIGHTS}: cannot be read ({error}). Save the engine again.") from error
-        try:
-            graph = onnx.load(str(folder / GRAPH))
-        except Exception as error:  # protobuf's error classes are not part of its interface
-            raise ArtifactError(f"{folder / GRAPH}: is no ONNX graph. Save the engine again.") from error
+        graph = _read_graph(folder / GRAPH, shape)
         try:
             return cls(shape, graph, weights)
         except InputError as error:
             raise ArtifactError(f"{folder / WEIGHTS}: {error}") from error
+        except ArtifactError as error:
+            raise ArtifactError(f"{folder / GRAPH}: cannot be run ({error}). Save the engine again.") from error
+
+
+def _read_graph(path: Path, shape: JointShape) -> onnx.ModelProto:
+    """The graph in a file, whose constants must be those of this shape.
+
+    Raises:
+        ArtifactError: It is missing, damaged or another model's.
+    """
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's error classes are not part of its interface
+        raise ArtifactError(f"{path}: is no ONNX graph. Save the engine again.") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in _empty(shape).state_dict().items()}
+    if shape.joint_layers == 1:  # what items were folded through is not computed again
+        for name in ("query.bias", "key.weight", "key.bias", "value.weight", "value.bias"):
+            del expected[f"top.layer.{name}"]
+    constants = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
+    inputs = {value.name for value in model.graph.input}
+    outputs = [value.name for value in model.graph.output]
+    if constants != expected or not inputs <= {field.name for field in fields(JointInputs)} or outputs != [LOGITS]:
+        raise ArtifactError(f"{path}: is the graph of another model than {SHAPE} describes. Save the engine again.")
+    return model
 
 
 def _empty(shape: JointShape) -> JointModel:
@@ -145,11 +170,15 @@ def _empty(shape: JointShape) -> JointModel:
         return JointModel(shape, [Layer(shape.layer) for _ in range(shape.joint_layers)])
 
 
+def _described(weights: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
+
+
 def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
 
 
-def _traced(model: JointModel) -> onnx.ModelProto:
+def _traced(shape: JointShape) -> onnx.ModelProto:
     """The graph of a model over any numbers of users, candidates, rows and events; its constants are left empty."""
     axes = {
         "rows": ("rows",),
@@ -162,12 +191,13 @@ def _traced(model: JointModel) -> onnx.ModelProto:
         "event_bias": ("users", "events"),
         LOGITS: ("users", "items"),
     }
-    example = _example(model.shape)
+    example = _example(shape)
+    model = _distinct(shape)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter announces its own retirement
         path = Path(folder) / GRAPH
         torch.onnx.export(
-            model.eval(),
+            model,
             tuple(example.tensors().values()),
             str(path),
             dynamo=False,
@@ -177,7 +207,23 @@ def _traced(model: JointModel) -> onnx.ModelProto:
             dynamic_axes={name: dict(enumerate(names)) for name, names in axes.items()},
             do_constant_folding=False,  # so that every weight keeps its name
         )
-        return onnx.load(str(path))
+        traced = onnx.load(str(path))
+    for constant in traced.graph.initializer:
+        constant.ClearField("raw_data")
+    return traced
+
+
+def _distinct(shape: JointShape) -> JointModel:
+    """A model no two weights of which are equal: the exporter makes one constant of those that are.
+
+    Weights that start as copies, as those of the context do, would else be one for ever.
+    """
+    model = _empty(shape).to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(generator=generator)
+    return model.eval()
 
 
 def _example(shape: JointShape) -> JointInputs:

@@ -4,21 +4,15 @@ import pytest
 import torch
 from tiny_models import (
     bert_config,
-    byte_tokenizer,
+    distilbert_checkpoint,
     exported,
+    gpt2_checkpoint,
     ranking_task,
+    roberta_checkpoint,
     save_checkpoint,
     wordpiece_tokenizer,
 )
-from transformers import (
-    BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    GPT2Config,
-    GPT2LMHeadModel,
-    RobertaConfig,
-    RobertaModel,
-)
+from transformers import BertModel
 
 from encoders import (
     ExportConfig,
@@ -44,35 +38,17 @@ def bert_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def gpt2_folder(tmp_path_factory):
-    torch.manual_seed(1)
-    config = GPT2Config(
-        vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.2,
-        bos_token_id=256, eos_token_id=256,
-    )  # fmt: skip
-    return save_checkpoint(tmp_path_factory.mktemp("gpt2"), GPT2LMHeadModel(config), byte_tokenizer())
+    return gpt2_checkpoint(tmp_path_factory.mktemp("gpt2"))
 
 
 @pytest.fixture(scope="session")
 def roberta_folder(tmp_path_factory):
-    torch.manual_seed(2)
-    config = RobertaConfig(
-        vocab_size=128, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=40, pad_token_id=0, type_vocab_size=1, initializer_range=0.2,
-    )  # fmt: skip
-    tokenizer = wordpiece_tokenizer()
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    return save_checkpoint(tmp_path_factory.mktemp("roberta"), RobertaModel(config), tokenizer)
+    return roberta_checkpoint(tmp_path_factory.mktemp("roberta"))
 
 
 @pytest.fixture(scope="session")
 def distilbert_folder(tmp_path_factory):
-    torch.manual_seed(4)
-    config = DistilBertConfig(
-        vocab_size=128, dim=32, n_layers=3, n_heads=4, hidden_dim=64, max_position_embeddings=40, initializer_range=0.2,
-    )  # fmt: skip
-    tokenizer = wordpiece_tokenizer()
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    return save_checkpoint(tmp_path_factory.mktemp("distilbert"), DistilBertModel(config), tokenizer)
+    return distilbert_checkpoint(tmp_path_factory.mktemp("distilbert"))
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,19 @@
 import string
 
 import numpy as np
+import torch
 from scipy import sparse
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from encoders import (
     ExportConfig,
@@ -89,6 +99,36 @@ def save_checkpoint(folder, model, tokenizer):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def gpt2_checkpoint(folder):
+    torch.manual_seed(1)
+    config = GPT2Config(
+        vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.2,
+        bos_token_id=256, eos_token_id=256,
+    )  # fmt: skip
+    return save_checkpoint(folder, GPT2LMHeadModel(config), byte_tokenizer())
+
+
+def roberta_checkpoint(folder):
+    torch.manual_seed(2)
+    config = RobertaConfig(
+        vocab_size=128, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=40, pad_token_id=0, type_vocab_size=1, initializer_range=0.2,
+    )  # fmt: skip
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return save_checkpoint(folder, RobertaModel(config), tokenizer)
+
+
+def distilbert_checkpoint(folder):
+    torch.manual_seed(4)
+    config = DistilBertConfig(
+        vocab_size=128, dim=32, n_layers=3, n_heads=4, hidden_dim=64, max_position_embeddings=40, initializer_range=0.2,
+    )  # fmt: skip
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return save_checkpoint(folder, DistilBertModel(config), tokenizer)
 
 
 def catalogue(count=40, seed=0):

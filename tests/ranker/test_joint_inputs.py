@@ -1,0 +1,215 @@
+"""The joint layers are given what users did last, and nothing that depends on whom they are batched with."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_joint import (
+    EVENTS,
+    FACTORS,
+    candidates,
+    fresh_model,
+    input_reader,
+    item_factors,
+    moved,
+    requests,
+    run,
+    states_of,
+)
+from tiny_models import catalogue
+
+from encoders import TextEncoder, TextEncoderConfig
+from encoders.errors import InputError
+from ranker.split.inputs import JointInputs, collaborative, newest_events, scores_of, stacked, weight_levels
+from ranker.split.model import MASKED, pooled_of
+from retrieval.candidates import NO_ITEM
+from retrieval.histories import Histories
+
+TEXTS = catalogue(12)
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoint):
+    return TextEncoder.load(checkpoint, TextEncoderConfig(max_tokens=32, batch_size=4, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def readers(encoder, tmp_path_factory):
+    """Readers of TEXTS for one and for two joint layers."""
+    folder = tmp_path_factory.mktemp("stores")
+    return {n: input_reader(folder / str(n), encoder, fresh_model(encoder, n).shape, TEXTS) for n in (1, 2)}
+
+
+@pytest.fixture(params=[1, 2])
+def joint_layers(request):
+    return request.param
+
+
+@pytest.fixture
+def reader(readers, joint_layers):
+    return readers[joint_layers]
+
+
+LEVEL_BOUNDS = (1.0, 2.0, 4.0, 8.0)
+
+
+def level(weight):
+    """A weight's level, written out."""
+    return sum(weight > bound for bound in LEVEL_BOUNDS)
+
+
+EVENT = st.tuples(st.integers(0, 9), st.floats(0, 100, width=32), st.integers(0, 5))
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(EVENT, max_size=9), max_size=5), st.integers(1, 7))
+def test_the_newest_events_of_each_user_come_newest_first(users, count):
+    events = [(row, *event) for row, user in enumerate(users) for event in user]
+    rows, items, weights, times = (np.array([event[at] for event in events]) for at in range(4))
+    histories = Histories.from_rows(
+        rows.astype(np.int64), items.astype(np.int64), weights.astype(np.float32), times.astype(np.int64), len(users)
+    )
+    found, levels, bias = newest_events(histories, count)
+    # sorted is stable: of two events at one time, the one given later is the newer
+    newest = [sorted(user, key=lambda event: event[2])[::-1][:count] for user in users]
+    width = max([1, *map(len, newest)])
+    assert found.shape == levels.shape == bias.shape == (len(users), width)
+    assert (found.dtype, levels.dtype, bias.dtype) == (np.int64, np.int64, np.float32)
+    for row, user in enumerate(newest):
+        rest = width - len(user)
+        assert found[row].tolist() == [item for item, _, _ in user] + [NO_ITEM] * rest
+        assert levels[row, : len(user)].tolist() == [level(np.float32(weight)) for _, weight, _ in user]
+        np.testing.assert_array_equal(bias[row], np.float32([0] * len(user) + [MASKED] * rest))
+
+
+def test_the_level_of_a_weight_grows_once_per_doubling():
+    table = {
+        -1.0: 0, 0.0: 0, 0.5: 0, 1.0: 0, 1.001: 1, 2.0: 1, 2.001: 2, 4.0: 2, 4.001: 3, 8.0: 3, 8.001: 4, 16.0: 4,
+        1e6: 4,
+    }  # fmt: skip
+    assert weight_levels(np.array(list(table), np.float32)).tolist() == list(table.values())
+
+
+@given(st.lists(st.floats(0, 2.0**20, width=32), max_size=20))
+def test_the_level_of_any_weight_is_the_number_of_doublings_it_is_beyond(weights):
+    assert weight_levels(np.array(weights, np.float32)).tolist() == [level(weight) for weight in weights]
+
+
+def test_inputs_are_the_rows_and_factors_of_the_items_they_name(reader, encoder, joint_layers):
+    asked = requests((3, (6, 0.0), (5, 2.0)), (), (7,))  # 6 was not liked, so it is not read
+    shown = candidates([5, 9], [1, 0, 3], [8])
+    inputs = reader.read(asked, shown)
+    for row, user in enumerate(([5, 3], [], [7])):
+        for place in range(2):
+            known = place < len(user)
+            text = states_of(encoder, TEXTS[user[place]], 3 - joint_layers).mean(0) if known else np.zeros(32)
+            found = pooled_of(inputs.rows[inputs.event_places[row, place]], reader.shape)
+            np.testing.assert_allclose(found, text, atol=2e-3)
+            expected = reader.factors[user[place]] if known else np.zeros(FACTORS)
+            np.testing.assert_array_equal(inputs.event_factors[row, place], expected)
+    for row, items in enumerate(shown.items):
+        for place, item in enumerate(items):
+            if item == NO_ITEM:
+                assert not inputs.places[row, place].any()
+                assert not inputs.factors[row, place].any()
+            else:
+                np.testing.assert_array_equal(inputs.factors[row, place], reader.factors[item])
+                if joint_layers > 1:
+                    tokens = states_of(encoder, TEXTS[item], 3 - joint_layers)
+                    places = inputs.places[row, place]
+                    np.testing.assert_allclose(inputs.rows[places[: len(tokens)]], tokens, atol=2e-3)
+                    assert not places[len(tokens) :].any()
+    assert not inputs.rows[0].any()
+    np.testing.assert_array_equal(inputs.features, scores_of(shown))
+
+
+def test_a_history_longer_than_the_limit_keeps_the_newest_events(reader):
+    history = (1, 2, 3, 4, (5, 3.0), 6, 7, (8, 2.0), 9)
+    assert len(history) > EVENTS
+    shown = candidates([0, 10])
+    whole, newest = (reader.read(requests(events), shown) for events in (history, history[-EVENTS:]))
+    for field in dataclasses.fields(JointInputs):
+        np.testing.assert_array_equal(getattr(whole, field.name), getattr(newest, field.name))
+    assert whole.event_levels.tolist() == [[0, 1, 0, 0, 2, 0]]
+
+
+def test_features_that_are_given_stand_for_the_candidates_own_scores(reader):
+    asked, shown = requests((3,), (4,)), candidates([5, 9], [1, 0])
+    given_features = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    inputs = reader.read(asked, shown, given_features)
+    np.testing.assert_array_equal(inputs.features, given_features)
+
+
+def test_scores_are_standardised_among_a_requests_candidates():
+    shown = candidates([5, 9, 2], [1])
+    features = scores_of(shown)
+    every = np.concatenate([shown.scores[0][:, None], shown.by_source[0]], axis=1)
+    np.testing.assert_allclose(features[0], (every - every.mean(0)) / every.std(0), rtol=1e-5)
+    assert not features[1].any()  # a single candidate is like all of them
+
+
+def test_an_item_without_a_store_row_is_an_error(reader):
+    for asked, shown in (((3,), [5, len(TEXTS)]), ((3, len(TEXTS)), [5, 9])):
+        with pytest.raises(InputError, match=rf"Item {len(TEXTS)} is not in the store .*holds {len(TEXTS)} items"):
+            reader.read(requests(asked), candidates(shown))
+
+
+def test_requests_of_nothing_but_empty_places_are_scored_all_the_same(reader, encoder, joint_layers):
+    model = moved(fresh_model(encoder, joint_layers))
+    for history in ((3, 5), ()):
+        logits = run(model, reader.read(requests(history), candidates([], width=2))).logits
+        assert logits.shape == (1, 2)
+        assert np.isfinite(logits).all()
+
+
+def test_inputs_stacked_score_as_they_do_apart(reader, encoder, joint_layers):
+    model = moved(fresh_model(encoder, joint_layers))
+    shown = [
+        (requests((3, (5, 6.0), 7)), candidates([5, 9, 11])),
+        (requests(()), candidates([6], seed=1)),
+        (requests((1, 2), (4, 3, 2, 1, 0)), candidates([1, 0, 3, 4, 8], [7, 6], seed=2)),
+        (requests((9,)), candidates([], width=1)),
+    ]
+    parts = [reader.read(*given_to) for given_to in shown]
+    whole = run(model, stacked(parts)).logits
+    start = 0
+    for part, (_, of) in zip(parts, shown, strict=True):
+        alone = run(model, part).logits
+        users, count = alone.shape
+        known = of.items != NO_ITEM
+        found = whole[start : start + users, :count]
+        np.testing.assert_allclose(found[known], alone[known], atol=1e-5)
+        start += users
+    assert start == len(whole)
+    assert np.isfinite(whole).all()
+
+
+def test_stacking_one_changes_nothing(reader):
+    inputs = reader.read(requests((3, 5), ()), candidates([5, 9], [1]))
+    for field in dataclasses.fields(JointInputs):
+        after, before = getattr(stacked([inputs]), field.name), getattr(inputs, field.name)
+        assert after.dtype == before.dtype
+        np.testing.assert_array_equal(after, before)
+
+
+def test_reading_leaves_requests_candidates_and_factors_as_they_are(reader):
+    asked, shown = requests((3, (5, 0.0), (6, 2.0)), (), (7, 8)), candidates([5, 9], [1, 0, 3], [8])
+    histories = asked.histories
+    arrays = [histories.items, histories.weights, shown.items, shown.scores, shown.by_source, reader.factors]
+    copies = [array.copy() for array in arrays]
+    inputs = reader.read(asked, shown)
+    for field in dataclasses.fields(JointInputs):
+        getattr(inputs, field.name)[...] = 7  # what is read may be written to, and is nobody else's
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_collaborative_vectors_have_a_mean_length_of_one_in_any_scale(scale):
+    factors = item_factors(20)
+    scaled = collaborative(np.float32(scale) * factors)
+    np.testing.assert_allclose(scaled, factors / np.linalg.norm(factors, axis=1).mean(), rtol=1e-4)
+    assert scaled.dtype == np.float32
+    assert np.isfinite(collaborative(np.zeros((3, 2), np.float32))).all()

@@ -1,0 +1,299 @@
+"""The joint layers compute what attention over an item's own tokens and its user's events together gives."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_joint import (
+    candidates,
+    fresh_model,
+    input_reader,
+    joint_shape,
+    moved,
+    plain_join,
+    plain_logit,
+    plain_state,
+    requests,
+    run,
+    states_of,
+)
+from tiny_models import catalogue, distilbert_checkpoint, roberta_checkpoint
+
+from encoders import TextEncoder, TextEncoderConfig
+from encoders.layers import LayerShape, top_layers
+from ranker.split.inputs import JointInputs
+from ranker.split.items import ItemReader
+from ranker.split.model import LEVELS, MASKED, Folded, JointModel, folded, packed, packed_width, pooled_of, unpacked
+
+TEXTS = catalogue(12)
+HISTORIES = ((3, (5, 2.0), (7, 9.0)), (0, 1, 2, 4, 6, 8, 10, 11), (9,))
+CANDIDATES = candidates([5, 9, 11, 2], [1, 0, 3, 4, 7], [8, 6])
+
+
+@pytest.fixture(scope="module")
+def encoders(checkpoint, tmp_path_factory):
+    """An encoder of every family, by name."""
+    config = TextEncoderConfig(max_tokens=32, batch_size=4, device="cpu")
+    folders = {
+        "bert": checkpoint,
+        "distilbert": distilbert_checkpoint(tmp_path_factory.mktemp("distilbert")),
+        "roberta": roberta_checkpoint(tmp_path_factory.mktemp("roberta")),
+    }
+    return {name: TextEncoder.load(folder, config) for name, folder in folders.items()}
+
+
+@pytest.fixture(params=["bert", "distilbert", "roberta"])
+def encoder(request, encoders):
+    return encoders[request.param]
+
+
+@pytest.fixture(params=[1, 2, 3])
+def joint_layers(request):
+    return request.param
+
+
+@pytest.fixture
+def bert(encoders):
+    return encoders["bert"]
+
+
+@pytest.fixture
+def reader(bert, joint_layers, tmp_path):
+    """Inputs from a store of TEXTS, as so many joint layers read them."""
+    return input_reader(tmp_path / "store", bert, fresh_model(bert, joint_layers).shape, TEXTS)
+
+
+@pytest.fixture
+def model(bert, joint_layers):
+    return moved(fresh_model(bert, joint_layers))
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(scale=scale, size=shape))
+
+
+@torch.no_grad()
+def fold_of(layer, line):
+    """A packed row (1, width) of an item's states (N, dim), in float32."""
+    item = folded(layer, layer.query(line[:1]), layer.key(line), layer.value(line), torch.zeros(len(line)))
+    parts = [line[:1], item.queries, item.own, torch.zeros_like(line[:1]), item.weight, torch.zeros_like(item.weight)]
+    return torch.cat(parts, dim=1)
+
+
+def unrounded(model, lines, users, width=1):
+    """Inputs of items (K, N, dim) and users' (states, factors, levels), in float32 where the store has float16."""
+    shape, dim = model.shape, model.shape.layer.dim
+    blank = torch.zeros(1, packed_width(shape.layer) if shape.joint_layers == 1 else dim)
+    rows = [fold_of(model.top.layer, line) if shape.joint_layers == 1 else line for line in lines]
+    ends = np.cumsum([len(line) for line in rows])
+    places = np.zeros((len(lines), max(map(len, rows))), np.int64)
+    for at, line in enumerate(rows):
+        places[at, : len(line)] = 1 + ends[at] - len(line) + np.arange(len(line))
+    rows = [blank, *rows]
+    events = max(width, *(len(user[0]) for user in users))
+    event_factors = np.zeros((len(users), events, shape.factors))
+    event_places, levels = np.zeros((2, len(users), events), np.int64)
+    event_bias = np.full((len(users), events), MASKED)
+    for at, (pooled, factors, level) in enumerate(users):
+        event_places[at, : len(pooled)] = sum(map(len, rows)) + np.arange(len(pooled))
+        rows.append(torch.zeros(len(pooled), blank.shape[1]))
+        pooled_of(rows[-1], shape)[:] = torch.as_tensor(pooled)
+        event_factors[at, : len(pooled)] = factors
+        levels[at, : len(pooled)], event_bias[at, : len(pooled)] = level, 0
+    return JointInputs(
+        rows=torch.cat(rows).numpy(),
+        places=places[None].repeat(len(users), 0),
+        factors=normal(1, len(lines), shape.factors, seed=7).float().numpy().repeat(len(users), 0),
+        features=normal(len(users), len(lines), shape.features, seed=8).float().numpy(),
+        event_places=event_places,
+        event_factors=event_factors.astype(np.float32),
+        event_levels=levels,
+        event_bias=event_bias.astype(np.float32),
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("places", [1, 4, 9])
+def test_folding_then_joining_is_attention_over_tokens_and_context_together(encoder, places):
+    joint = moved(fresh_model(encoder, 1), far=0.2).top.double()
+    dim = joint.layer.shape.dim
+    tokens, shift = normal(2, 3, 9, dim, seed=1), normal(2, 3, places, dim, seed=2)
+    context = normal(2, 5, dim, seed=3)
+    lengths, events = (9, 4, 1), (5, 2)
+    bias = torch.where(torch.arange(9) < torch.tensor(lengths)[:, None], 0.0, MASKED).expand(2, 3, 9).double()
+    event_bias = torch.where(torch.arange(5) < torch.tensor(events)[:, None], 0.0, MASKED).double()
+    layer, first = joint.layer, tokens[:, :, :places]
+    item = folded(layer, layer.query(first), layer.key(tokens), layer.value(tokens), bias)
+    asked = item.queries + shift @ layer.query.weight.T
+    joined = layer.finish(first + shift, joint.attend(Folded(asked, item.own, item.weight), context, event_bias))
+    for user in range(2):
+        for item in range(3):
+            count = min(places, lengths[item])
+            expected = plain_join(
+                joint,
+                tokens[user, item, : lengths[item]],
+                shift[user, item, :count],
+                context[user, : events[user]],
+                count,
+            )
+            torch.testing.assert_close(joined[user, item, :count], expected, atol=1e-5, rtol=0)
+
+
+def test_a_whole_model_is_its_layers_one_after_the_other_in_full(encoder, joint_layers):
+    joint_layers = min(joint_layers, encoder.model.config.num_hidden_layers)
+    model = moved(fresh_model(encoder, joint_layers))
+    dim, factors = model.shape.layer.dim, model.shape.factors
+    lines = [normal(count, dim, seed=count).float() for count in (7, 3, 1)]
+    weights = [[1.0, 2.0, 9.0], [4.0]]
+    levels = [[0, 1, LEVELS - 1], [2]]
+    users = [
+        (normal(len(level), dim, seed=20 + at), normal(len(level), factors, seed=30 + at), level)
+        for at, level in enumerate(levels)
+    ]
+    inputs = unrounded(model, lines, users)
+    found = run(model, inputs)
+    for user, (pooled, event_factors, _) in enumerate(users):
+        for item, line in enumerate(lines):
+            given = (line, inputs.factors[user, item], pooled, event_factors, weights[user])
+            np.testing.assert_allclose(found.states[user, item], plain_state(model, *given), atol=1e-5)
+            logit = plain_logit(model, *given, features=inputs.features[user, item])
+            np.testing.assert_allclose(found.logits[user, item], logit, atol=2e-5)
+
+
+@pytest.mark.parametrize("events", [1, 4])
+def test_without_context_and_factors_pretrained_layers_end_at_the_checkpoints_own_state(encoder, joint_layers, events):
+    count = encoder.model.config.num_hidden_layers
+    joint_layers = {3: count}.get(joint_layers, joint_layers)  # the last of the three is all of them
+    model = fresh_model(encoder, joint_layers)
+    lines = [states_of(encoder, text, count - joint_layers) for text in TEXTS]
+    nobody = (np.empty((0, model.shape.layer.dim)), np.empty((0, model.shape.factors)), np.empty(0))
+    inputs = unrounded(model, lines, [nobody], width=events)
+    inputs = dataclasses.replace(inputs, factors=np.zeros_like(inputs.factors))
+    found = run(model, inputs).states[0]
+    for text, state in zip(TEXTS, found, strict=True):
+        np.testing.assert_allclose(state, states_of(encoder, text, count)[0], atol=1e-5)
+
+
+def test_cached_states_score_as_texts_do_in_full(encoder, joint_layers, tmp_path):
+    count = encoder.model.config.num_hidden_layers
+    joint_layers = min(joint_layers, count)
+    fresh = fresh_model(encoder, joint_layers)
+    for model in (fresh, moved_above_the_fold(fresh)):
+        reader = input_reader(tmp_path / "store", encoder, model.shape, TEXTS)
+        inputs = reader.read(requests(*HISTORIES), CANDIDATES)
+        found = run(model, inputs)
+        states = [states_of(encoder, text, count - joint_layers) for text in TEXTS]
+        pooled = torch.stack([line.mean(0) for line in states])
+        for user, history in enumerate(HISTORIES):
+            newest = [event if isinstance(event, tuple) else (event, 1.0) for event in history[::-1]]
+            events = [item for item, _ in newest[: model.shape.max_events]]
+            weights = [weight for _, weight in newest[: model.shape.max_events]]
+            for at, item in enumerate(CANDIDATES.items[user]):
+                if item >= 0:
+                    logit = plain_logit(
+                        model, states[item], reader.factors[item], pooled[events], reader.factors[events], weights,
+                        features=inputs.features[user, at],
+                    )  # fmt: skip
+                    np.testing.assert_allclose(found.logits[user, at], logit, atol=1e-3)
+
+
+@torch.no_grad()
+def moved_above_the_fold(model):
+    """A copy with all weights moved but those through which a single joint layer's items are folded."""
+    after = moved(model)
+    if model.shape.joint_layers == 1:
+        for name in ("query", "key", "value"):
+            getattr(after.top.layer, name).load_state_dict(getattr(model.top.layer, name).state_dict())
+    return after
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 1.0, 30.0]))
+def test_packing_keeps_states_to_float16_and_the_weight_to_more(seed, size):
+    shape = LayerShape(8, 2, 16, "gelu", 1e-12)
+    states, queries, own, pooled = normal(4, 3, 1, 8, seed=seed).float()
+    weight = size * normal(3, 1, 2, seed=seed + 1).float() + size
+    rows = packed(states[:, 0], Folded(queries, own, weight), pooled[:, 0])
+    assert rows.shape == (3, packed_width(shape))
+    assert rows.dtype == torch.float16
+    found_states, found = unpacked(rows[:, None], shape)
+    for value, expected in ((found_states, states), (found.queries, queries), (found.own, own)):
+        torch.testing.assert_close(value, expected, atol=1e-7, rtol=2**-11)
+    torch.testing.assert_close(found.weight, weight, atol=1e-5, rtol=2e-7)
+    torch.testing.assert_close(rows[:, 3 * 8 : 4 * 8].float(), pooled[:, 0], atol=1e-7, rtol=2**-11)
+
+
+def padded(inputs, rows=0, events=0, items=0):
+    """The inputs with so much more padding, of a kind that would show if it were read."""
+    changed = {}
+    for field in dataclasses.fields(inputs):
+        array = getattr(inputs, field.name)
+        if field.name == "rows":
+            widths = [(0, 3)]
+        elif field.name.startswith("event"):
+            widths = [(0, 0), (0, events)]
+        else:
+            widths = [(0, 0), (0, items), *([(0, rows)] if field.name == "places" else [])]
+        filling = {"event_bias": MASKED, "places": 0}.get(field.name, 3)
+        widths += [(0, 0)] * (array.ndim - len(widths))
+        changed[field.name] = np.pad(array, widths, constant_values=filling)
+    return JointInputs(**changed)
+
+
+def test_padding_changes_nothing(reader, model):
+    inputs = reader.read(requests((3, 5), (2,)), candidates([5, 9, 11], [1, 0, 3]))
+    before = run(model, inputs).logits
+    rows = 3 if model.shape.joint_layers > 1 else 0  # with one joint layer an item is one row
+    for more in ({"events": 4}, {"items": 2}, {"rows": rows}, {"events": 1, "items": 1, "rows": rows}):
+        after = run(model, padded(inputs, **more)).logits
+        np.testing.assert_allclose(after[:, : before.shape[1]], before, atol=1e-5)
+        assert np.isfinite(after).all()
+
+
+def test_a_batch_equals_its_rows_one_by_one(reader, model):
+    batch = requests(*HISTORIES)
+    whole = run(model, reader.read(batch, CANDIDATES)).logits
+    for row in range(len(batch)):
+        known = int((CANDIDATES.items[row] >= 0).sum())
+        alone = reader.read(batch.take(np.array([row])), CANDIDATES.take(np.array([row])).head(known))
+        np.testing.assert_allclose(run(model, alone).logits[0], whole[row, :known], atol=1e-5)
+
+
+def test_candidates_in_another_order_get_the_same_logits(reader, model):
+    asked, before = requests((3, 5, 7)), candidates([5, 9, 11, 2, 0])
+    order = np.array([[4, 2, 0, 1, 3]])
+    logits = run(model, reader.read(asked, before)).logits
+    other = run(model, reader.read(asked, before.at(order))).logits
+    np.testing.assert_allclose(other, np.take_along_axis(logits, order, 1), atol=1e-5)
+
+
+def test_what_a_user_did_and_in_which_order_counts(reader, model):
+    shown = candidates([5, 9, 11])
+    histories = ((3, 7), (7, 3), (3, 7, 7), (3, (7, 8.0)), (3, (7, 3.0)), (3, 8))
+    found = [run(model, reader.read(requests(history), shown)).states for history in histories]
+    for at, states in enumerate(found):
+        assert all(np.abs(states - other).max() > 1e-3 for other in found[:at])
+
+
+def test_an_untrained_model_scores_by_the_fused_score_alone(bert, joint_layers, reader):
+    inputs = reader.read(requests(*HISTORIES), CANDIDATES)
+    logits = run(fresh_model(bert, joint_layers), inputs).logits
+    np.testing.assert_array_equal(logits, inputs.features[:, :, 0])
+    for row, items in enumerate(CANDIDATES.items):
+        known = items >= 0
+        assert np.argsort(-logits[row, known], kind="stable").tolist() == list(range(known.sum()))
+
+
+def test_training_the_model_leaves_the_layer_that_items_are_folded_through(bert, joint_layers):
+    layers = top_layers(bert.model, joint_layers)
+    model = JointModel(joint_shape(bert, joint_layers), layers)
+    items = ItemReader(bert, model.shape, layers[0])
+    before = items.version
+    assert all(weight.requires_grad for weight in model.parameters())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 1
+    assert items.version == before
