@@ -1,4 +1,4 @@
-"""Split engines of several numbers of joint layers on one log, trained on the same lists and judged on the same users."""
+"""Split engines of several numbers of joint layers: trained on the same lists, judged on the same users."""
 
 import time
 from collections.abc import Sequence

@@ -22,6 +22,7 @@ from encoders import (
     export_pair_cross_encoder,
     open_session,
 )
+from encoders.checkpoint import quiet_transformers
 from encoders.graph import PairLogit, trace
 
 BATCH = 32  # pairs: sentence-transformers' own default, given to ours too
@@ -60,13 +61,14 @@ def pair_scorers(checkpoint: str, sample: Pairs, folder: Path, kernels: str) -> 
     """
     ours = PairCrossEncoder.load(checkpoint, PairCrossEncoderConfig(max_tokens=MAX_TOKENS, batch_size=BATCH))
     ours.save(folder / "checkpoint")
-    peers = [
-        CrossEncoder(
-            str(folder / "checkpoint"), device="cpu", max_length=MAX_TOKENS, activation_fn=nn.Identity(),
-            local_files_only=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+    with quiet_transformers():
+        peers = [
+            CrossEncoder(
+                str(folder / "checkpoint"), device="cpu", max_length=MAX_TOKENS, activation_fn=nn.Identity(),
+                local_files_only=True,
+            )
+            for _ in range(2)
+        ]  # fmt: skip
     trace(PairLogit(ours.model), ours.inputs, {"logit": 1}, folder / "traced.onnx")
     write_peer_int8(folder / "traced.onnx", folder / "peer-int8.onnx", kernels)
     peers[1][0].model = SessionModel(open_session(folder / "peer-int8.onnx"), peers[1][0].model)
@@ -87,7 +89,8 @@ def write_peer_int8(traced: Path, path: Path, kernels: str) -> None:
     """Quantize a graph as ``sentence_transformers.export_dynamic_quantized_onnx_model`` has optimum do it.
 
     That is ONNX Runtime's own dynamic quantization of the graph as it was exported: 8 bits in the activations,
-    unsigned; one scale for each channel of a weight, signed on AVX-512 and unsigned on AVX2; every operator that ONNX
+    unsigned; one scale for each channel of a weight, signed where the
+    processor has AVX-512 VNNI, else unsigned; every operator that ONNX
     Runtime can compute in integers.
     """
     ort_quantization.quantize_dynamic(
@@ -96,20 +99,15 @@ def write_peer_int8(traced: Path, path: Path, kernels: str) -> None:
         op_types_to_quantize=list(IntegerOpsRegistry),
         per_channel=True,
         reduce_range=False,
-        weight_type=ort_quantization.QuantType.QInt8 if "avx512" in kernels else ort_quantization.QuantType.QUInt8,
+        weight_type=ort_quantization.QuantType.QInt8 if "avx512_vnni" in kernels else ort_quantization.QuantType.QUInt8,
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
 
 
 def agreement(scorers: Mapping[str, Scorer], pairs: Pairs) -> dict[str, float]:
-    """Largest difference of each scorer's logits to our torch model's, as a share of these logits' range."""
+    """Largest difference between the logits of our torch model and of each of the others that compute in float32."""
     reference = np.asarray(scorers[TORCH_PAIR](pairs))
-    scale = max(float(np.ptp(reference)), 1e-9)
-    return {
-        name: float(np.abs(np.asarray(score(pairs)) - reference).max()) / scale
-        for name, score in scorers.items()
-        if name != TORCH_PAIR
-    }
+    return {name: float(np.abs(scorers[name](pairs) - reference).max()) for name in (TORCH_PEER, FP32_PAIR)}
 
 
 def _task(pairs: Pairs) -> RankingTask:

@@ -1,4 +1,4 @@
-"""The latency benchmark's report: protocol, tables in Markdown, figures in JSON, and a plot of speed against quality."""
+"""The latency benchmark's report: protocol, tables, figures, and a plot of speed against quality."""
 
 import json
 import math
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 
 from bench.demo import console
-from bench.quantization import markdown
 
 PROTOCOL = """\
 MovieLens-1M without each user's last rating, which is used by nothing.
@@ -20,7 +20,7 @@ batches of 32, at most 512 tokens. *sentence-transformers int8 (ONNX Runtime)* s
 of `export_dynamic_quantized_onnx_model`: both need optimum, whose ONNX part does not install beside transformers 5. So
 the same `CrossEncoder.predict` is run with an ONNX Runtime session in the transformer's place, over a graph that ONNX
 Runtime's dynamic quantization made with the settings that optimum passes to it (8-bit unsigned activations; a scale for
-each channel of a weight, signed on AVX-512, unsigned on AVX2; all operators with an integer form). *pair* is
+each channel of a weight, signed with AVX-512 VNNI, else unsigned; all operators with an integer form). *pair* is
 `PairCrossEncoder`, batches of 32, in torch and exported. These five share their weights, whose head is untrained: it
 does not change their time, and they have no NDCG here. Their pairs are a user's newest titles and the item's text, made
 before the clock starts. *split n* is an engine with n joint layers, its encoder exported to int8 where that passes the
@@ -35,7 +35,9 @@ is the fused order. Several callers are threads that call without a pause, four 
 then mixed evenly in one random order, with a pause of 5 ms before each, so that drift and noise meet all alike; those
 with several callers follow in the same way. A cell is run as often as its time budget allows, from 3 to 500 times. p95
 is left out below 20 requests, p99 below 100. Ratios are of medians, with the 95 % percentile bootstrap interval of two
-independent samples (9,999 resamples); of three runs it says little. Every system may use every core.
+independent samples (9,999 resamples); of three runs it says little. *× ST torch* is how many times longer the median of
+sentence-transformers' torch model is under the same condition, *× ST int8* that of its int8 model, *× pair int8* that
+of our int8 pair model. Every system may use every core.
 
 **Quality.** The newest events of some users become candidate lists of sources that did not see them. Lists that hold
 the chosen item among the first candidates are kept; a third of the users are the test, on whose lists nothing but the
@@ -50,31 +52,37 @@ difference of `score` alone and beside a thread that replaces without a pause; t
 attribute, timed on an object of the same kind. *store build* against `SentenceTransformer.encode` of the same texts.
 *cache*: `score` against reading the texts at request time by the same encoder, in float32, joint layers in torch.
 *roofline*: operations and least traffic from the shapes (`bench.latency_parts.flops` and `traffic`), against torch's
-rate for (candidates × d)·(d × i) and the rate of a 256 MiB copy; a share is the longer of the two times over the
-measured median.
+rate for 20 products (candidates × d)·(d × i) in a row and the rate of a 256 MiB copy; a share is the longer of the two
+times over the measured median.
 """
 
+WIDTH = 180  # of a table on the console, at least
+
 SECTIONS = {
-    "latency": "Latency: milliseconds of a request, and how many times the references' median is longer",
+    "latency": "Latency of a request",
     "quality": "Quality: NDCG@10 on the test users (0 joint layers: the fused order)",
     "growth": "Growth with candidates: ratio of medians",
     "stores": "Catalogue size: score over made-up stores",
+    "batching": "Batches of the engine with one joint layer, over all of the above",
     "swap": "New weights",
     "store_build": "Building the store",
     "cache": "Cached against uncached",
     "roofline": "Roofline, one joint layer",
-    "pair_agreement": "Pair cross-encoders: largest difference to our torch model, as a share of its logits' range",
+    "pair_agreement": "Pair cross-encoders in float32: largest difference of a logit to our torch model's",
 }
 
 
-def report(figures: Mapping[str, Any], out: Path) -> None:
-    """Show every table and write Markdown, JSON and the plot.
+def report(figures: Mapping[str, Any], raw: Mapping[str, pd.DataFrame], out: Path) -> None:
+    """Show every table and write Markdown, JSON, the plot, and what the figures were made of.
 
     Args:
         figures: By section: a list of rows, or one row, or a row of rows.
+        raw: Tables that are kept as Parquet, by name.
         out: The folder.
     """
     out.mkdir(parents=True, exist_ok=True)
+    for name, table in raw.items():
+        table.to_parquet(out / f"{name}.parquet")
     facts = "\n".join(f"- {name}: {value}" for name, value in {**figures["machine"], **figures["settings"]}.items())
     pages = [f"# Re-ranking latency\n\n{PROTOCOL}\n## Machine and settings\n\n{facts}\n"]
     for section, title in SECTIONS.items():
@@ -101,14 +109,20 @@ def show(title: str, table: pd.DataFrame) -> None:
     shown = Table(*map(str, table.columns), title=title, title_justify="left")
     for row in table.itertuples(index=False):
         shown.add_row(*map(cell, row))
-    console.print(shown)
+    Console(width=max(console.width, WIDTH)).print(shown)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.map(cell).to_numpy().tolist()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def cell(value: object) -> str:
     """A value as a reader wants it: four digits, blank where there is none."""
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.4g}"
-    return str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def without_nan(value: Any) -> Any:
@@ -141,6 +155,8 @@ def plot(figures: Mapping[str, Any], out: Path) -> None:
     for name in centre.index[~centre.index.str.startswith("split")]:
         axes.axvline(centre[name], linestyle="--", color=next(colours), label=f"{name} (untrained)")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("median of the whole call, ms")
     axes.set_ylabel("NDCG@10, 95 % interval over users")
     axes.set_title(f"{first['candidates']} candidates, {first['events']} events, one caller")

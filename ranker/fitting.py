@@ -173,7 +173,7 @@ def lists_and_weights(
         config: All settings.
 
     Returns:
-        The lists, the factors (I, d) of the ALS source (zeros, one for each item, where there is none), and the weights.
+        The lists; the factors (I, d) of the ALS source, or one zero for each item where there is none; the weights.
 
     Raises:
         InputError: No user has two positive events.
