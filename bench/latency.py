@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 import typer
 from transformers import BertConfig, BertModel
@@ -47,6 +48,8 @@ def main(
     """Latency and quality of re-ranking, beside sentence-transformers."""
     show_progress()
     logging.getLogger().addHandler(logging.NullHandler())  # ONNX Runtime's quantizer advises through the root logger
+    # what ONNX Runtime takes by itself; torch would take fewer where OMP_NUM_THREADS is set
+    torch.set_num_threads(psutil.cpu_count(logical=False) or 1)
     plan = TINY_PLAN if tiny else Plan(stores=(10_000, 100_000, *([1_000_000] if large else [])))
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)

@@ -37,7 +37,7 @@ with several callers follow in the same way. A cell is run as often as its time 
 is left out below 20 requests, p99 below 100. Ratios are of medians, with the 95 % percentile bootstrap interval of two
 independent samples (9,999 resamples); of three runs it says little. *× ST torch* is how many times longer the median of
 sentence-transformers' torch model is under the same condition, *× ST int8* that of its int8 model, *× pair int8* that
-of our int8 pair model. Every system may use every core.
+of our int8 pair model. torch and ONNX Runtime both run a thread on each physical core.
 
 **Quality.** The newest events of some users become candidate lists of sources that did not see them. Lists that hold
 the chosen item among the first candidates are kept; a third of the users are the test, on whose lists nothing but the
