@@ -80,7 +80,7 @@ def fit(
         users.take_in(events, catalogue.ids.positions(events["item_id"]), config.feedback)
         log = users.merged()
     original = TextEncoder.load(config.checkpoint, config.encoder)
-    encoder = _serving_encoder(original, log.histories, catalogue, config)
+    encoder = serving_encoder(original, log.histories, catalogue, config)
     logger.info("Encoding %d item texts.", len(catalogue))
     vectors = encoder.encode(catalogue.texts, progress=progress)
 
@@ -88,7 +88,7 @@ def fit(
     reranker: Reranker = KeepOrder()
     training = None
     if config.rerank.enabled or weights is None:
-        lists, factors, weights = _lists_and_weights(log.histories, vectors, weights, config)
+        lists, factors, weights = lists_and_weights(log.histories, vectors, weights, config)
         if config.rerank.enabled and config.rerank.kind == "split":
             reranker, training = fit_split(
                 lists, catalogue, original, encoder, factors, config.rerank.split, config.seed, progress
@@ -103,7 +103,7 @@ def fit(
                 reranker.gain.mean, reranker.gain.error, "is served" if reranker.gain.serves else "is not served",
             )  # fmt: skip
     logger.info("Fitting the sources on all %d events.", len(log.histories.items))
-    retriever = FusedRetriever(_sources(log.histories, vectors, config), weights, config.fusion)
+    retriever = FusedRetriever(fit_sources(log.histories, vectors, config), weights, config.fusion)
     return Engine(
         catalogue=catalogue,
         users=UserHistories(log),
@@ -116,10 +116,16 @@ def fit(
     )
 
 
-def _serving_encoder(
+def serving_encoder(
     original: TextEncoder, histories: Histories, catalogue: Catalogue, config: EngineConfig
 ) -> StateEncoder:
-    """The encoder that will serve: what is trained on its states is trained on the export's, where it is exported."""
+    """The encoder that will serve: what is trained on its states is trained on the export's, where it is exported.
+
+    Raises:
+        ConfigError: The encoder cannot be cut as ``config.rerank`` says.
+        ExportError: No precision of ``config.export`` was good enough.
+        InputError: The log is too thin to judge an export on.
+    """
     rerank = config.rerank
     if not (rerank.enabled and rerank.kind == "split" and rerank.split.quantized):
         return original
@@ -132,7 +138,8 @@ def _serving_encoder(
     return encoder
 
 
-def _sources(histories: Histories, vectors: NDArray[np.float32], config: EngineConfig) -> dict[str, Source]:
+def fit_sources(histories: Histories, vectors: NDArray[np.float32], config: EngineConfig) -> dict[str, Source]:
+    """The sources of ``config.sources``, trained on these histories and on the items' vectors (I, dim)."""
     n_items = len(vectors)
     build: dict[SourceName, Callable[[], Source]] = {
         "als": lambda: AlsRetriever.fit(histories, n_items, config.als, config.seed),
@@ -154,12 +161,22 @@ def _given_weights(config: EngineConfig) -> dict[str, float] | None:
     return dict.fromkeys(config.sources, 1.0) if config.fusion.method == "rrf" else None
 
 
-def _lists_and_weights(
+def lists_and_weights(
     histories: Histories, vectors: NDArray[np.float32], weights: dict[str, float] | None, config: EngineConfig
 ) -> tuple[LabelledLists, NDArray[np.float32], dict[str, float]]:
     """Lists of the newest events from sources that never saw them, these sources' item factors, and fusion weights.
 
-    The factors are those of the ALS source; zeros, one for each item, where there is none.
+    Args:
+        histories: Every user's history.
+        vectors: (I, dim) the items' vectors.
+        weights: The fusion weights where they are given; None learns them on the lists.
+        config: All settings.
+
+    Returns:
+        The lists; the factors (I, d) of the ALS source, or one zero for each item where there is none; the weights.
+
+    Raises:
+        InputError: No user has two positive events.
     """
     training = config.rerank.chosen.training
     liked = histories.liked()
@@ -167,7 +184,7 @@ def _lists_and_weights(
     sizes = held_out_sizes(liked, training.holdout)
     events = held_out_events(liked, sizes, training.max_lists, rng)
     logger.info("Holding out the newest events of each user: %d lists to learn from.", len(events))
-    sources = _sources(liked.without_latest(sizes), vectors, config)
+    sources = fit_sources(liked.without_latest(sizes), vectors, config)
     if weights is None:
         equal = FusedRetriever(sources, dict.fromkeys(sources, 1.0), config.fusion)
         lists = labelled_lists(liked, events, equal, len(vectors))

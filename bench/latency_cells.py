@@ -1,0 +1,152 @@
+"""What is timed: requests of several kinds, and the systems that answer them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.latency_engines import Site, engine
+from bench.latency_peers import INT8_PAIR, Scorer
+from bench.timing import Budget, Timings, callers, time_in_turn
+from ranker.pair.reranker import PairTexts
+from ranker.split.reranker import SplitReranker
+from retrieval.candidates import Candidates, Requests
+
+CALLS_EACH = 4  # of each of several callers, in one run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is varied, one factor at a time around the centre, and how large everything is.
+
+    Attributes:
+        joint_layers: Of the engines; the most are the reference of quality.
+        candidates: Of a request; the second is the centre.
+        events: Of a user; the third is the centre.
+        callers: At once; the first is the centre.
+        stores: Items of made-up stores.
+        cases: Different requests.
+    """
+
+    joint_layers: tuple[int, ...] = (1, 2, 3, 6)
+    candidates: tuple[int, ...] = (10, 100, 1000)
+    events: tuple[int, ...] = (0, 10, 20, 50)
+    callers: tuple[int, ...] = (1, 8)
+    stores: tuple[int, ...] = (10_000, 100_000)
+    cases: int = 16
+
+    @property
+    def centre(self) -> "Condition":
+        """What every other condition differs from in one factor."""
+        return Condition(self.candidates[1], self.events[2], self.callers[0])
+
+    @property
+    def conditions(self) -> list["Condition"]:
+        """The centre, then each factor's other values."""
+        centre = self.centre
+        varied = [
+            *(Condition(count, centre.events, centre.callers) for count in self.candidates),
+            *(Condition(centre.candidates, count, centre.callers) for count in self.events),
+            *(Condition(centre.candidates, centre.events, count) for count in self.callers),
+        ]
+        return list(dict.fromkeys([centre, *varied]))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a request is like."""
+
+    candidates: int
+    events: int
+    callers: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One request, in the form that each system takes."""
+
+    events: int
+    user: Any
+    item_ids: list[Any]
+    requests: Requests
+    candidates: Candidates
+    pairs: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that is timed.
+
+    Attributes:
+        call: Answers a case.
+        joint_layers: Of its engine; 0 where nothing was trained.
+        concurrent: Whether several callers ask it at once, too.
+    """
+
+    call: Callable[[Case], object]
+    joint_layers: int = 0
+    concurrent: bool = False
+
+
+def every_system(
+    site: Site, served: Mapping[int, SplitReranker], scorers: Mapping[str, Scorer], plan: Plan
+) -> dict[str, System]:
+    """What is timed, by name."""
+    systems = {
+        name: System(lambda case, score=score: score(case.pairs), concurrent=name == INT8_PAIR)  # type: ignore[misc]
+        for name, score in scorers.items()
+    }
+    for count, reranker in served.items():
+        engines = {events: engine(site, reranker, events) for events in plan.events}
+
+        def rank(case: Case, engines: Mapping[int, Any] = engines) -> object:
+            return engines[case.events].rank(case.user, case.item_ids)
+
+        def score(case: Case, reranker: SplitReranker = reranker) -> object:
+            return reranker.score(case.requests, case.candidates)
+
+        systems[f"split {count}, Engine.rank"] = System(rank, count, concurrent=count == 1)
+        systems[f"split {count}, score"] = System(score, count, concurrent=count == 1)
+    return systems
+
+
+def build_cases(site: Site, condition: Condition, plan: Plan) -> list[Case]:
+    """Random items for random users who did enough; their histories are cut to the newest events."""
+    rng = np.random.default_rng(0)
+    long_enough = np.flatnonzero(site.log.histories.lengths >= max(plan.events))
+    histories = site.log.histories.latest(condition.events)
+    everything = np.ones(len(site.catalogue), np.bool_)
+    texts = PairTexts(site.catalogue.titles, site.catalogue.texts, condition.events)
+    cases = []
+    for row in rng.permutation(long_enough)[: plan.cases]:
+        items = rng.permutation(len(site.catalogue))[: condition.candidates]
+        requests = Requests(histories.take(np.array([row])), everything, exclude_seen=False)
+        cases.append(
+            Case(
+                condition.events,
+                site.log.users.ids[row],
+                site.catalogue.ids.at(items).tolist(),
+                requests,
+                site.retriever.arrange(requests, items[None]),
+                texts.pairs(texts.contexts(requests)[0], items),
+            )
+        )
+    return cases
+
+
+def time_systems(
+    systems: Mapping[str, System], cases: Mapping[Condition, Sequence[Case]], budget: Budget
+) -> dict[tuple[Condition, str], Timings]:
+    """Time all systems under all conditions, those of equally many callers in turn."""
+    timings: dict[tuple[Condition, str], Timings] = {}
+    for count in sorted({condition.callers for condition in cases}):
+        with callers(count, CALLS_EACH if count > 1 else 1) as runner:
+            runs = {
+                (condition, name): runner(system.call, cases[condition])
+                for condition in cases
+                for name, system in systems.items()
+                if condition.callers == count and (count == 1 or system.concurrent)
+            }
+            timings |= time_in_turn(runs, budget)
+    return timings

@@ -1,0 +1,167 @@
+"""The latency benchmark's report: protocol, tables, figures, and a plot of speed against quality."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from bench.demo import console
+
+PROTOCOL = """\
+MovieLens-1M without each user's last rating, which is used by nothing.
+
+**Systems.** All transformers are MiniLM-L6. *sentence-transformers CrossEncoder* is `CrossEncoder.predict` in torch,
+batches of 32, at most 512 tokens. *sentence-transformers int8 (ONNX Runtime)* stands for its ONNX backend with a model
+of `export_dynamic_quantized_onnx_model`: both need optimum, whose ONNX part does not install beside transformers 5. So
+the same `CrossEncoder.predict` is run with an ONNX Runtime session in the transformer's place, over a graph that ONNX
+Runtime's dynamic quantization made with the settings that optimum passes to it (8-bit unsigned activations; a scale for
+each channel of a weight, signed with AVX-512 VNNI, else unsigned; all operators with an integer form). *pair* is
+`PairCrossEncoder`, batches of 32, in torch and exported. These five share their weights, whose head is untrained: it
+does not change their time, and they have no NDCG here. Their pairs are a user's newest titles and the item's text, made
+before the clock starts. *split n* is an engine with n joint layers, its encoder exported to int8 where that passes the
+gate. *Engine.rank* is the whole call, from ids to a table: sources, gathering, joint layers, pandas. *score* is the
+re-ranking alone: gathering and joint layers. Both always ask the joint layers, whatever these gain.
+
+**Requests.** The same ones for every system: random users, their histories cut to the newest events, and random items
+of the catalogue. One factor at a time is varied. With 0 events `score` still runs the joint layers, though the answer
+is the fused order. Several callers are threads that call without a pause, four calls in a row each.
+
+**Timing.** Every system is warmed up under every condition. The runs of all systems and all one-caller conditions are
+then mixed evenly in one random order, with a pause of 5 ms before each, so that drift and noise meet all alike; those
+with several callers follow in the same way. A cell is run as often as its time budget allows, from 3 to 500 times. p95
+is left out below 20 requests, p99 below 100. Ratios are of medians, with the 95 % percentile bootstrap interval of two
+independent samples (9,999 resamples); of three runs it says little. *× ST torch* is how many times longer the median of
+sentence-transformers' torch model is under the same condition, *× ST int8* that of its int8 model, *× pair int8* that
+of our int8 pair model. torch and ONNX Runtime both run a thread on each physical core.
+
+**Quality.** The newest events of some users become candidate lists of sources that did not see them. Lists that hold
+the chosen item among the first candidates are kept; a third of the users are the test, on whose lists nothing but the
+fusion's weights was learned. All engines learn from the same other lists with the same budget; early stopping uses a
+fifth of those users. NDCG@10 is measured on the test users' lists, with as many candidates and events as the centre,
+whatever the row's own; a user's is the mean of their lists. Differences: 95 %, paired bootstrap over users, as a share
+of the mean that is compared with.
+
+**Parts.** All with one joint layer. *stores*: `score` over made-up stores on disk whose pages are in memory; rss counts
+mapped pages, private does not. *swap*: `OnnxJoint.replace` from weights to serving; what requests notice is the
+difference of `score` alone and beside a thread that replaces without a pause; the swap itself is the rebinding of one
+attribute, timed on an object of the same kind. *store build* against `SentenceTransformer.encode` of the same texts.
+*cache*: `score` against reading the texts at request time by the same encoder, in float32, joint layers in torch.
+*roofline*: operations and least traffic from the shapes (`bench.latency_parts.flops` and `traffic`), against torch's
+rate for 20 products (candidates × d)·(d × i) in a row and the rate of a 256 MiB copy; a share is the longer of the two
+times over the measured median.
+"""
+
+WIDTH = 180  # of a table on the console, at least
+
+SECTIONS = {
+    "latency": "Latency of a request",
+    "quality": "Quality: NDCG@10 on the test users (0 joint layers: the fused order)",
+    "growth": "Growth with candidates: ratio of medians",
+    "stores": "Catalogue size: score over made-up stores",
+    "batching": "Batches of the engine with one joint layer, over all of the above",
+    "swap": "New weights",
+    "store_build": "Building the store",
+    "cache": "Cached against uncached",
+    "roofline": "Roofline, one joint layer",
+    "pair_agreement": "Pair cross-encoders in float32: largest difference of a logit to our torch model's",
+}
+
+
+def report(figures: Mapping[str, Any], raw: Mapping[str, pd.DataFrame], out: Path) -> None:
+    """Show every table and write Markdown, JSON, the plot, and what the figures were made of.
+
+    Args:
+        figures: By section: a list of rows, or one row, or a row of rows.
+        raw: Tables that are kept as Parquet, by name.
+        out: The folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in raw.items():
+        table.to_parquet(out / f"{name}.parquet")
+    facts = "\n".join(f"- {name}: {value}" for name, value in {**figures["machine"], **figures["settings"]}.items())
+    pages = [f"# Re-ranking latency\n\n{PROTOCOL}\n## Machine and settings\n\n{facts}\n"]
+    for section, title in SECTIONS.items():
+        table = tabulated(figures[section])
+        show(title, table)
+        pages.append(f"## {title}\n\n{markdown(table)}")
+    (out / "latency.md").write_text("\n".join(pages), encoding="utf-8")
+    content = json.dumps(without_nan({"protocol": PROTOCOL, **figures}), indent=2, allow_nan=False)
+    (out / "latency.json").write_text(content + "\n", encoding="utf-8")
+    plot(figures, out)
+    console.print(f"Written to {out}", highlight=False)
+
+
+def tabulated(section: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> pd.DataFrame:
+    """A section as a table; a single row stands upright, and rows within it are told apart by dots."""
+    if isinstance(section, Mapping):
+        flat = pd.json_normalize(dict(section), sep=": ").iloc[0]
+        return pd.DataFrame({"figure": flat.index, "value": flat.to_numpy()})
+    return pd.DataFrame(list(section))
+
+
+def show(title: str, table: pd.DataFrame) -> None:
+    """A table on the console."""
+    shown = Table(*map(str, table.columns), title=title, title_justify="left")
+    for row in table.itertuples(index=False):
+        shown.add_row(*map(cell, row))
+    Console(width=max(console.width, WIDTH)).print(shown)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.map(cell).to_numpy().tolist()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def cell(value: object) -> str:
+    """A value as a reader wants it: four digits, blank where there is none."""
+    if not isinstance(value, float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for NaN, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def plot(figures: Mapping[str, Any], out: Path) -> None:
+    """NDCG@10 of each engine over the median time of its whole call, under the first condition; pairs as lines."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    latency = pd.DataFrame(figures["latency"])
+    first = latency.iloc[0][["candidates", "events", "callers"]]
+    centre = latency[(latency[first.index] == first).all(axis=1)].set_index("system")["p50_ms"]
+    quality = pd.DataFrame(figures["quality"]).set_index("joint_layers")
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    colours = iter(mpl.colormaps["tab10"].colors)
+    for count, row in quality.drop(index=0).iterrows():
+        errors = [[row["ndcg"] - row["low"]], [row["high"] - row["ndcg"]]]
+        at = centre[f"split {count}, Engine.rank"]
+        axes.errorbar(at, row["ndcg"], errors, fmt="o", capsize=3, color=next(colours), label=f"split {count}")
+    axes.axhline(quality.loc[0, "ndcg"], color="gray", label="fused order")
+    for name in centre.index[~centre.index.str.startswith("split")]:
+        axes.axvline(centre[name], linestyle="--", color=next(colours), label=f"{name} (untrained)")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.set_xlabel("median of the whole call, ms")
+    axes.set_ylabel("NDCG@10, 95 % interval over users")
+    axes.set_title(f"{first['candidates']} candidates, {first['events']} events, one caller")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    for suffix in ("png", "svg"):
+        figure.savefig(out / f"latency.{suffix}", dpi=150)
+    plt.close(figure)
