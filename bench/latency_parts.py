@@ -18,12 +18,12 @@ from bench.timing import Budget, Timings, elapsed, median_ratio, once, time_in_t
 from encoders.checkpoint import quiet_transformers
 from ranker.lists import LabelledLists
 from ranker.reranker import Gain
-from ranker.split.inputs import InputReader
-from ranker.split.model import MASKED, JointModel, JointShape, fold, packed_width
+from ranker.split.inputs import InputReader, newest_events
+from ranker.split.model import MASKED, JointModel, JointShape, folded, packed_width
 from ranker.split.reranker import SplitReranker
 from ranker.states.building import StoredRows, build_store
 from ranker.states.store import StateStore
-from retrieval.candidates import Candidates, Requests
+from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.histories import Histories
 
 COPIED = 1 << 28  # bytes of the array whose copy measures the memory: beyond any cache
@@ -190,16 +190,11 @@ def uncached_score(
     reranker: SplitReranker, model: JointModel, texts: Sequence[str], lists: LabelledLists
 ) -> NDArray[np.float32]:
     """Logits (1, K) of one request with a single joint layer, from its items' texts."""
-    cached = reranker.inputs.read(lists.requests, lists.candidates)
-    count = lists.candidates.items.shape[1]
-    past = lists.requests.histories.latest(reranker.joint.shape.max_events).items[::-1]
-    items = np.concatenate([lists.candidates.items[0], past])
-    distinct, places = np.unique(items, return_inverse=True)
-    rows = exact_rows(reranker, [texts[item] for item in distinct])[places]
-    dim = reranker.joint.shape.layer.dim
-    whole = {name: torch.as_tensor(value) for name, value in cached.tensors().items()}
-    whole["rows"] = rows[None, :count, None, :]
-    whole["event_states"] = rows[None, count:, 3 * dim : 4 * dim]
+    whole = reranker.inputs.read(lists.requests, lists.candidates).tensors()
+    events, _, _ = newest_events(lists.requests.histories.liked(), reranker.joint.shape.max_events)
+    occurring = np.unique(np.concatenate([lists.candidates.items.ravel(), events.ravel()]))
+    rows = exact_rows(reranker, [texts[item] for item in occurring if item != NO_ITEM])
+    whole["rows"] = torch.cat([torch.zeros_like(rows[:1]), rows])  # in the order in which the inputs number them
     logits: NDArray[np.float32] = model(**whole).numpy()
     return logits
 
@@ -213,8 +208,10 @@ def exact_rows(reranker: SplitReranker, texts: Sequence[str]) -> torch.Tensor:
         states = torch.from_numpy(batch.states[:, : int(lengths.max())])
         real = torch.arange(states.shape[1]) < lengths[:, None]
         pooled = (states * real[..., None]).sum(1, keepdim=True) / real.sum(1)[:, None, None]
-        folded = fold(items.folding, states, torch.where(real, 0.0, MASKED), 1)
-        parts = [folded.states, folded.queries, folded.own, pooled, folded.weight, torch.zeros_like(folded.weight)]
+        first, layer = states[:, :1], items.folding
+        bias = torch.where(real, 0.0, MASKED)
+        item = folded(layer, layer.query(first), layer.key(states), layer.value(states), bias)
+        parts = [first, item.queries, item.own, pooled, item.weight, torch.zeros_like(item.weight)]
         rows[torch.from_numpy(batch.rows)] = torch.cat(parts, dim=-1)[:, 0]
     return rows
 

@@ -90,7 +90,7 @@ def measure(
         trace(
             PooledText(encoder.model, encoder.pooling),
             ("input_ids", "attention_mask"),
-            "vector",
+            {"vector": 1},
             folder / "traced",
         )
         onnx.save(fuse(folder / "traced", encoder.model.config), str(folder / "fused.onnx"))
