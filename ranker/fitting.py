@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,6 +22,7 @@ from ranker.reranker import CrossEncoderReranker, KeepOrder, Reranker
 from ranker.split.fitting import fit_split, lower_layers
 from ranker.split.inputs import collaborative
 from ranker.tasks import retrieval_task
+from ranker.temporary import remove_with, temporary_folder
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
 from retrieval.candidates import Source
@@ -127,14 +124,17 @@ def serving_encoder(
         InputError: The log is too thin to judge an export on.
     """
     rerank = config.rerank
-    if not (rerank.enabled and rerank.kind == "split" and rerank.split.quantized):
+    if not rerank.enabled or rerank.kind != "split":
         return original
-    folder = Path(tempfile.mkdtemp(prefix="encoder-"))
+    layers = lower_layers(original, rerank.split)  # what cannot be cut is refused before any work is done
+    if not rerank.split.quantized:
+        return original
     task = retrieval_task(histories.liked(), catalogue, np.random.default_rng(config.seed))
     logger.info("Exporting the text encoder.")
-    export_text_encoder(original, task, folder, config.export, lower_layers(original, rerank.split))
-    encoder = OnnxTextEncoder.load(folder)
-    weakref.finalize(encoder, shutil.rmtree, folder, ignore_errors=True)  # until it is saved somewhere
+    with temporary_folder("encoder-") as folder:
+        export_text_encoder(original, task, folder, config.export, layers)
+        encoder = OnnxTextEncoder.load(folder)
+        remove_with(encoder, folder)
     return encoder
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-import weakref
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +20,8 @@ from ranker.split.reranker import SplitReranker
 from ranker.split.serving import OnnxJoint
 from ranker.split.training import train_joint
 from ranker.states.building import build_store
-from ranker.training import TrainingReport
+from ranker.temporary import remove_with, temporary_folder
+from ranker.training import TrainingReport, check_lists
 from retrieval.catalogue import Catalogue
 
 logger = logging.getLogger(__name__)
@@ -64,11 +61,12 @@ def fit_split(
 
     Raises:
         ConfigError: The encoder's kind of transformer cannot be cut, or has fewer layers than asked for.
-        InputError: There are too few lists.
+        InputError: There are too few lists, or training diverged.
     """
     layers = top_layers(original.model, config.joint_layers)
     lists = lists.containing_choice(config.depth)
     train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed))
+    check_lists(len(train), len(validation), config.training)  # before every item is read
     shape = JointShape(
         layer=layers[0].shape,
         lower_layers=lower_layers(original, config),
@@ -83,14 +81,14 @@ def fit_split(
         torch.manual_seed(seed)
         model = JointModel(shape, layers)
     items = ItemReader(encoder, shape, layers[0])
-    folder = Path(tempfile.mkdtemp(prefix="states-"))
-    store = build_store(folder, catalogue.texts, items.version, items.width, items.read, progress=progress)
-    inputs = InputReader(store, factors, shape)
-    logger.info("Training %d joint layers on %d lists.", config.joint_layers, len(train))
-    report = train_joint(model, inputs, train, validation, config.training, seed, progress)
-    reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, Gain(0, 0))
-    reranker.gain = gain_on(reranker, validation)
-    weakref.finalize(reranker, shutil.rmtree, folder, ignore_errors=True)  # until it is saved somewhere
+    with temporary_folder("states-") as folder:
+        store = build_store(folder, catalogue.texts, items.version, items.width, items.read, progress=progress)
+        inputs = InputReader(store, factors, shape)
+        logger.info("Training %d joint layers on %d lists.", config.joint_layers, len(train))
+        report = train_joint(model, inputs, train, validation, config.training, seed, progress)
+        reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, Gain(0, 0))
+        reranker.gain = gain_on(reranker, validation)
+        remove_with(reranker, folder)
     return reranker, report
 
 

@@ -8,7 +8,7 @@ from transformers import BertModel
 
 from encoders import PairCrossEncoderConfig, TextEncoderConfig
 from ranker import EngineConfig
-from ranker.config import PairConfig, RerankConfig, TrainingConfig
+from ranker.config import JointTrainingConfig, PairConfig, RerankConfig, SplitConfig, TrainingConfig
 from retrieval.als import AlsConfig
 from retrieval.fusion import FusionConfig
 
@@ -74,6 +74,15 @@ def config(folder, **changes) -> EngineConfig:
         ),
     }
     return EngineConfig(**(settings | changes))
+
+
+def split_config(folder, split=None, **changes) -> EngineConfig:
+    """The same with a split cross-encoder, by default over the encoder in torch."""
+    training = JointTrainingConfig(
+        holdout=2, negatives=7, epochs=2, batch_size=16, learning_rate=2e-3, evaluations_per_epoch=1
+    )
+    settings = {"depth": 8, "events": 4, "quantized": False, "max_tokens": 16, "training": training}
+    return config(folder, rerank=RerankConfig(kind="split", split=SplitConfig(**(settings | (split or {})))), **changes)
 
 
 def events(*rows: tuple, **columns) -> pd.DataFrame:

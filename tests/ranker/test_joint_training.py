@@ -1,0 +1,278 @@
+"""Training teaches the joint layers what decides, keeps the best of it, and leaves nothing else behind."""
+
+import copy
+import dataclasses
+import os
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_joint import fresh_model, input_reader, run
+
+from encoders import TextEncoder, TextEncoderConfig
+from encoders.errors import ExtraError, InputError
+from ranker.config import JointTrainingConfig
+from ranker.lists import LabelledLists, list_ndcg
+from ranker.split.training import drawn_places, train_joint
+from retrieval.candidates import NO_ITEM, Candidates, Requests
+from retrieval.histories import Histories
+
+WORDS = ["robot", "cat"]
+N_ITEMS, DEPTH = 48, 8
+TEXTS = [f"{WORDS[n % 2]} {n // 2}" for n in range(N_ITEMS)]
+CONFIG = JointTrainingConfig(
+    negatives=5, epochs=6, batch_size=16, learning_rate=2e-3, evaluations_per_epoch=1, patience=9, validation_lists=60
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoint):
+    return TextEncoder.load(checkpoint, TextEncoderConfig(max_tokens=32, batch_size=16, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def readers(encoder, tmp_path_factory):
+    """Inputs from the store of TEXTS; neither the factors nor the scores know which word decides."""
+    folder = tmp_path_factory.mktemp("stores")
+    shapes = {count: fresh_model(encoder, count, features=2, max_events=3).shape for count in (1, 2)}
+    return {count: input_reader(folder / str(count), encoder, shape, TEXTS) for count, shape in shapes.items()}
+
+
+@pytest.fixture
+def fresh(encoder):
+    return lambda joint_layers=1: fresh_model(encoder, joint_layers, features=2, max_events=3)
+
+
+def lists(count, seed, short=False):
+    """Lists of one item that shares its word with the user's newest event and seven that do not, in no order.
+
+    The event before it has the other word. Every third list may end early.
+    """
+    rng = np.random.default_rng(seed)
+    words = np.arange(N_ITEMS) % 2
+    chosen = rng.integers(0, N_ITEMS, count)
+    items = np.full((count, DEPTH), NO_ITEM)
+    events = []
+    for row, item in enumerate(chosen):
+        alike = np.setdiff1d(np.flatnonzero(words == words[item]), [item])
+        others = np.flatnonzero(words != words[item])
+        length = 4 if short and row % 3 == 0 else DEPTH
+        items[row, :length] = rng.permutation([item, *rng.choice(others, length - 1, replace=False)])
+        events += [rng.choice(others), rng.choice(alike)]
+    scores = np.where(items == NO_ITEM, -np.inf, np.linspace(1, 0, DEPTH)).astype(np.float32)
+    histories = Histories.from_rows(
+        np.repeat(np.arange(count), 2), np.array(events, np.int64), np.ones(2 * count, np.float32),
+        np.arange(2 * count), count,
+    )  # fmt: skip
+    requests = Requests(histories, np.ones(N_ITEMS, np.bool_))
+    return LabelledLists(np.arange(count), requests, Candidates.of("a", items, scores), chosen)
+
+
+TRAIN, VALIDATION = lists(240, 1, short=True), lists(60, 2)
+
+
+def tune(model, reader, seed=0, train=TRAIN, validation=VALIDATION, **changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    return train_joint(model, reader, train, validation, config, seed, progress=False)
+
+
+def ndcg(model, reader, of):
+    """NDCG@10 of the model's own order, one list after the other."""
+    values = []
+    for row in range(len(of)):
+        one = of.take(np.array([row]))
+        logits = run(model, reader.read(one.requests, one.candidates)).logits[0]
+        known = one.candidates.items[0] != NO_ITEM
+        rank = (logits[known] >= logits[one.candidates.items[0] == one.chosen]).sum()  # ties count against it
+        values.append(1 / np.log2(1 + rank))
+    return np.mean(values)
+
+
+def weights(model):
+    return torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize(("loss", "joint_layers", "epochs"), [("softmax", 1, 9), ("bce", 1, 12), ("softmax", 2, 6)])
+def test_it_learns_what_decides_and_keeps_the_best_that_was_measured(fresh, readers, loss, joint_layers, epochs):
+    model, reader, train = fresh(joint_layers), readers[joint_layers], lists(1000, 1, short=True)
+    before = ndcg(model, reader, VALIDATION)
+    rates = {"learning_rate": 1e-2, "head_rate": 1, "epochs": epochs, "patience": 12}
+    report = tune(model, reader, train=train, loss=loss, negatives=7, batch_size=32, **rates)
+    after = ndcg(model, reader, VALIDATION)
+    assert before < 0.6
+    assert after > 0.9
+    assert ndcg(model, reader, lists(60, 9)) > 0.9  # lists that neither part held
+    measured = dict(report.validation_ndcg)
+    assert measured[report.best_step] == max(measured.values()) == pytest.approx(after, abs=1e-6)
+    assert report.best_step == min(step for step, value in measured.items() if value == max(measured.values()))
+    assert report.examples == len(train)
+    assert not model.training
+
+
+def test_the_best_is_restored_where_training_goes_astray(fresh, readers):
+    model = fresh()
+    report = tune(model, readers[1], learning_rate=0.1, epochs=3)
+    measured = dict(report.validation_ndcg)
+    assert len(set(measured.values())) > 1
+    assert ndcg(model, readers[1], VALIDATION) == pytest.approx(measured[report.best_step], abs=1e-6)
+
+
+def test_it_stops_early_where_nothing_gets_better(fresh, readers):
+    report = tune(fresh(), readers[1], learning_rate=1e-12, epochs=20, patience=2)
+    assert len(report.validation_ndcg) == 3  # the first, and two that were no better
+    assert report.steps == 3 * report.validation_ndcg[0][0]
+
+
+def test_every_weight_that_is_served_is_trained(fresh, readers):
+    for joint_layers, reader in readers.items():
+        model = fresh(joint_layers)
+        before = copy.deepcopy(model.state_dict())
+        tune(model, reader, epochs=1)
+        still = {name for name, weight in model.state_dict().items() if torch.equal(weight, before[name])}
+        # the folded part of a single layer is not computed again
+        folded = {
+            f"top.layer.{name}" for name in ("query.bias", "key.weight", "key.bias", "value.weight", "value.bias")
+        }
+        assert still == (folded if joint_layers == 1 else set())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(fresh, readers):
+    results = []
+    for seed in (0, 0, 1):
+        model = fresh()
+        random.seed(len(results))  # what the process drew before does not matter
+        np.random.seed(len(results))  # noqa: NPY002
+        torch.manual_seed(len(results))
+        report = tune(model, readers[1], seed, epochs=1)
+        results.append((weights(model), report))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+    assert not torch.equal(results[0][0], results[2][0])
+
+
+@pytest.mark.parametrize("loss", ["softmax", "bce"])
+def test_empty_places_neither_teach_nor_count(fresh, readers, loss):
+    """Lists with empty places at their end train and measure like the same lists without."""
+    longer = lists(40, 5, short=True)
+    length = 4
+    longer = longer.take(np.arange(0, 40, 3))
+    shorter = dataclasses.replace(longer, candidates=longer.candidates.head(length))
+    assert (longer.candidates.items[:, length:] == NO_ITEM).all()
+    found = []
+    for of in (longer, shorter):
+        model = fresh()
+        report = tune(model, readers[1], train=of, validation=of, loss=loss, negatives=3, epochs=2, batch_size=99)
+        assert torch.isfinite(weights(model)).all()
+        assert ndcg(model, readers[1], of) == pytest.approx(dict(report.validation_ndcg)[report.best_step], abs=1e-6)
+        found.append(weights(model))
+    torch.testing.assert_close(found[0], found[1], atol=2e-3, rtol=0)
+
+
+def test_more_negatives_than_a_list_holds_are_all_that_it_holds(fresh, readers):
+    report = tune(fresh(), readers[1], negatives=500, epochs=0.2)
+    assert report.steps > 0
+
+
+def test_training_leaves_lists_store_and_factors_as_they_are(fresh, readers):
+    reader, of = readers[1], lists(30, 3, short=True)
+    arrays = [
+        of.candidates.items, of.candidates.scores, of.candidates.by_source, of.chosen, of.requests.histories.items,
+        reader.factors,
+    ]  # fmt: skip
+    copies = [array.copy() for array in arrays]
+    tune(fresh(), reader, train=of, epochs=1)
+    for array, before in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, before)
+
+
+LISTS = st.integers(2, 12).flatmap(
+    lambda width: st.lists(
+        st.integers(1, width).flatmap(
+            lambda known: st.tuples(
+                st.permutations(range(20)).map(lambda items: items[:known]), st.integers(0, known - 1)
+            )
+        ),
+        min_size=1,
+        max_size=5,
+    ).map(lambda rows: (width, rows))
+)
+
+
+@settings(deadline=None)
+@given(LISTS, st.integers(1, 14), st.integers(0, 2**32 - 1), st.booleans())
+def test_drawn_places_are_the_chosen_item_and_others_at_random(made, negatives, seed, at_end):
+    width, rows = made
+    rng = np.random.default_rng(seed)
+    items = np.full((len(rows), width), NO_ITEM)
+    for row, (known, _) in enumerate(rows):
+        places = np.arange(len(known)) if at_end else np.sort(rng.permutation(width)[: len(known)])
+        items[row, places] = known
+    chosen = np.array([known[at] for known, at in rows])
+    drawn = drawn_places(items, chosen, negatives, rng)
+    assert drawn.shape == (len(rows), min(1 + negatives, width))
+    for row, (known, _) in enumerate(rows):
+        places = drawn[row].tolist()
+        assert len(set(places)) == len(places)
+        found = items[row, places]
+        assert found[0] == chosen[row]
+        taken = min(len(places), len(known))
+        assert (found[:taken] != NO_ITEM).all()
+        assert (found[taken:] == NO_ITEM).all()
+
+
+def test_every_other_item_is_drawn_alike_often():
+    items = np.tile([7, 3, NO_ITEM, 5, 9, 2], (3000, 1))
+    drawn = drawn_places(items, np.full(3000, 5), 2, np.random.default_rng(0))
+    counts = np.bincount(drawn[:, 1:].ravel(), minlength=6)
+    assert counts[[2, 3]].tolist() == [0, 0]
+    np.testing.assert_allclose(counts[[0, 1, 4, 5]], 1500, rtol=0.1)
+    again = drawn_places(items, np.full(3000, 5), 2, np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn, again)
+
+
+def test_the_measure_is_that_of_whole_lists(fresh, readers):
+    """Validation lists are scored with all their candidates, also where training draws a few."""
+    model = fresh()
+    report = tune(model, readers[1], negatives=1, learning_rate=1e-12, epochs=0.1)
+    scores = np.where(VALIDATION.candidates.items == NO_ITEM, -np.inf, VALIDATION.candidates.scores)
+    fused = list_ndcg(scores, VALIDATION.candidates.items == VALIDATION.chosen[:, None]).mean()
+    assert report.validation_ndcg[0][1] == pytest.approx(fused, abs=1e-6)
+
+
+def test_it_prints_writes_warns_and_reseeds_nothing(fresh, readers, tmp_path, monkeypatch, capfd, recwarn):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    model = fresh()
+    capfd.readouterr()
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    tune(model, readers[1], epochs=0.5)
+    assert os.listdir(tmp_path) == []
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""
+    assert not recwarn.list
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    assert after == states
+
+
+def test_a_missing_tracker_names_its_extra(fresh, readers, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    with pytest.raises(ExtraError, match=r'wandb needs a package.*pip install "hybrid-ranker\[wandb\]"'):
+        tune(fresh(), readers[1], report_to="wandb")
+
+
+@pytest.mark.parametrize(("train", "validation"), [(0, 5), (5, 0)])
+def test_too_few_lists_are_an_error_with_their_number(fresh, readers, train, validation):
+    with pytest.raises(InputError, match=f"{train} training and {validation} validation lists") as caught:
+        tune(
+            fresh(),
+            readers[1],
+            train=lists(5, 1).take(np.arange(train)),
+            validation=lists(5, 2).take(np.arange(validation)),
+        )
+    assert "rerank.enabled: false" in str(caught.value)
