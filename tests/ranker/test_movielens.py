@@ -1,6 +1,7 @@
 """MovieLens: fetched once, converted whole, and read as one would say it. No row here is MovieLens's."""
 
 import hashlib
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from encoders.errors import ArtifactError, InputError
 from ranker.data import check_items_known, load_movielens, movielens, read_interactions, read_items
+
+KEPT = Path(__file__).parents[2] / "data"
 
 RATINGS = (
     "user_id:token\titem_id:token\trating:float\ttimestamp:float\r\n"
@@ -185,6 +188,9 @@ def test_articles_return_to_the_front(filed: str, natural: str) -> None:
 def test_the_real_data_sets_arrive_whole_and_clean(
     name: movielens.MovieLensName, n_users: int, n_interactions: int, n_items: int, tmp_path: Path
 ) -> None:
+    # Fetched once and kept beside the project, so that the test runs again without a network; converted every time.
+    kept = load_movielens(name, KEPT).items.parent
+    shutil.copytree(kept, tmp_path / name, ignore=shutil.ignore_patterns("*.parquet"))
     found = load_movielens(name, tmp_path)
     interactions, report = read_interactions(found.interactions)
     items, item_report = read_items(found.items)
