@@ -100,8 +100,7 @@ class OnnxJoint:
             odd = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
             raise InputError(
                 f"Joint layers: {len(odd)} weights are missing, unknown or of another shape or type ({odd[0]} the "
-                "first). "
-                "They belong to a model of other settings."
+                "first). They belong to a model of other settings."
             )
         for name, tensor in weights.items():
             if not tensor.isfinite().all():
