@@ -332,18 +332,19 @@ def test_sizes_that_no_model_has_are_an_error_that_names_the_file(traced, tmp_pa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [SHAPE, WEIGHTS, GRAPH])
 @pytest.mark.parametrize("changes", [{"joint_layers": 2}, {"features": 4}, {"factors": 6}, {"max_events": 5}])
-def test_a_file_of_another_model_is_an_error(encoder, traced, tmp_path, name, changes):
-    count = changes.get("joint_layers", 1)
-    other = fresh_model(encoder, count, **{key: size for key, size in changes.items() if key != "joint_layers"})
-    for folder, joint in ((tmp_path / "model", traced[1]), (tmp_path / "other", OnnxJoint.trace(other))):
+def test_a_file_of_another_model_is_an_error(encoder, traced, tmp_path, changes):
+    other = tmp_path / "other"
+    other.mkdir()
+    OnnxJoint.trace(fresh_model(encoder, **({"joint_layers": 1} | changes))).save(other)
+    for name in (SHAPE, WEIGHTS, GRAPH):
+        folder = tmp_path / name
         folder.mkdir()
-        joint.save(folder)
-    shutil.copyfile(tmp_path / "other" / name, tmp_path / "model" / name)
-    with pytest.raises(ArtifactError, match="|".join((SHAPE, WEIGHTS, GRAPH))) as caught:
-        OnnxJoint.load(tmp_path / "model")
-    assert "\n" not in str(caught.value)
+        traced[1].save(folder)
+        shutil.copyfile(other / name, folder / name)
+        with pytest.raises(ArtifactError, match="|".join((SHAPE, WEIGHTS, GRAPH))) as caught:
+            OnnxJoint.load(folder)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_graph_that_is_none_of_ours_is_an_error(traced, tmp_path):

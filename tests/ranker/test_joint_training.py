@@ -96,12 +96,18 @@ def weights(model):
     return torch.cat([parameter.detach().ravel() for parameter in model.parameters()])
 
 
-@pytest.mark.parametrize(("loss", "joint_layers", "epochs"), [("softmax", 1, 9), ("bce", 1, 12), ("softmax", 2, 6)])
-def test_it_learns_what_decides_and_keeps_the_best_that_was_measured(fresh, readers, loss, joint_layers, epochs):
+LEARNS = {  # settings with which any seed learns it
+    ("softmax", 1): {"learning_rate": 1e-2, "head_rate": 1, "epochs": 9, "negatives": 7},
+    ("bce", 1): {"learning_rate": 1e-2, "head_rate": 2, "epochs": 16, "negatives": 3},
+    ("softmax", 2): {"learning_rate": 5e-3, "head_rate": 2, "epochs": 6, "negatives": 7},
+}
+
+
+@pytest.mark.parametrize(("loss", "joint_layers"), LEARNS)
+def test_it_learns_what_decides_and_keeps_the_best_that_was_measured(fresh, readers, loss, joint_layers):
     model, reader, train = fresh(joint_layers), readers[joint_layers], lists(1000, 1, short=True)
     before = ndcg(model, reader, VALIDATION)
-    rates = {"learning_rate": 1e-2, "head_rate": 1, "epochs": epochs, "patience": 12}
-    report = tune(model, reader, train=train, loss=loss, negatives=7, batch_size=32, **rates)
+    report = tune(model, reader, train=train, loss=loss, batch_size=32, patience=16, **LEARNS[loss, joint_layers])
     after = ndcg(model, reader, VALIDATION)
     assert before < 0.6
     assert after > 0.9
