@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,13 +42,8 @@ class SplitReranker(CrossEncoderReranker):
         self.joint = joint
         self.inputs = inputs
         self.items = items
-        self.batcher = MicroBatcher(self._run, BatchingConfig(), lambda inputs: inputs.features.shape[1])
-
-    def _run(self, several: list[JointInputs]) -> list[NDArray[np.float32]]:
-        if len(several) == 1:
-            return [self.joint.score(several[0])]
-        logits = self.joint.score(stacked(several))
-        return [logits[row : row + 1, : inputs.features.shape[1]] for row, inputs in enumerate(several)]
+        # no method of this object, which would keep it and its files alive until the garbage collector runs
+        self.batcher = MicroBatcher(partial(_together, joint), BatchingConfig(), _candidates)
 
     @property
     def from_files(self) -> bool:
@@ -103,3 +99,15 @@ class SplitReranker(CrossEncoderReranker):
                 "factors. Save the engine again."
             )
         return cls(joint, InputReader(store, factors, joint.shape), items, depth, gain)
+
+
+def _candidates(inputs: JointInputs) -> int:
+    return inputs.features.shape[1]
+
+
+def _together(joint: OnnxJoint, several: list[JointInputs]) -> list[NDArray[np.float32]]:
+    """Logits (1, K) of each of several requests, from one run."""
+    if len(several) == 1:
+        return [joint.score(several[0])]
+    logits = joint.score(stacked(several))
+    return [logits[row : row + 1, : _candidates(inputs)] for row, inputs in enumerate(several)]

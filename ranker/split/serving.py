@@ -105,7 +105,7 @@ class OnnxJoint:
             if not tensor.isfinite().all():
                 raise InputError(
                     f"Joint layers: {name} holds {int((~tensor.isfinite()).sum())} values that are no finite numbers. "
-                    "The weights before them go on serving; train again at a lower learning rate."
+                    "They are refused; train again at a lower learning rate."
                 )
         graph = onnx.ModelProto()
         graph.CopyFrom(self._graph)
