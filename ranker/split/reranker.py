@@ -102,7 +102,7 @@ class SplitReranker(CrossEncoderReranker):
 
 
 def _candidates(inputs: JointInputs) -> int:
-    return inputs.features.shape[1]
+    return len(inputs.features[0])
 
 
 def _together(joint: OnnxJoint, several: list[JointInputs]) -> list[NDArray[np.float32]]:
