@@ -94,7 +94,7 @@ def every_system(
 ) -> dict[str, System]:
     """What is timed, by name."""
     systems = {
-        name: System(lambda case, score=score: score(case.pairs), concurrent=name == INT8_PAIR)  # type: ignore[misc]
+        name: System(lambda case, score=score: score(case.pairs), concurrent=name == INT8_PAIR)
         for name, score in scorers.items()
     }
     for count, reranker in served.items():

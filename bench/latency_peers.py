@@ -73,7 +73,7 @@ def pair_scorers(checkpoint: str, sample: Pairs, folder: Path, kernels: str) -> 
     write_peer_int8(folder / "traced.onnx", folder / "peer-int8.onnx", kernels)
     peers[1][0].model = SessionModel(open_session(folder / "peer-int8.onnx"), peers[1][0].model)
     scorers: dict[str, Scorer] = {
-        name: lambda pairs, peer=peer: peer.predict(list(pairs), batch_size=BATCH, show_progress_bar=False)  # type: ignore[misc]
+        name: lambda pairs, peer=peer: peer.predict(list(pairs), batch_size=BATCH, show_progress_bar=False)
         for name, peer in zip((TORCH_PEER, INT8_PEER), peers, strict=True)
     }
     scorers[TORCH_PAIR] = ours.score

@@ -123,7 +123,7 @@ def callers(count: int, calls_each: int) -> Iterator[Callable[[Callable[[Case], 
         def runner(call: Callable[[Case], object], cases: Sequence[Case]) -> Run:
             def caller(number: int) -> list[float]:
                 places = range(number * calls_each, (number + 1) * calls_each)
-                return [elapsed(lambda at=at: call(cases[at % len(cases)])) for at in places]  # type: ignore[misc]
+                return [elapsed(lambda at=at: call(cases[at % len(cases)])) for at in places]
 
             def alone(number: int) -> list[float]:
                 return caller(number)

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from encoders.layers import Layer, LayerShape
 
-MASKED = -1e9  # added to the logit of an event that is padding
-
-
+MASKED = -1e9  # added to the logit of what is padding
 LEVELS = 5  # of an event's weight: up to 1, up to 2, up to 4, up to 8, more
 
 

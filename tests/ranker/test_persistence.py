@@ -12,29 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_engine
-from tiny_engine import events
+from tiny_engine import answers, events
 
 import ranker
 from encoders.errors import ArtifactError, InputError
 from ranker.persistence import LOG
 
 ALL = tiny_engine.N_ITEMS
-
-
-def answers(engine):
-    """What an engine says, of every kind."""
-    users = [*range(100, 140), 7]
-    history = pd.DataFrame({"user_id": ["x", "x", "y"], "item_id": ["i1", "i5", "i2"]})
-    return {
-        "recommend": engine.recommend(users, 12),
-        "query": engine.recommend(users, 12, query="red robot"),
-        "history": engine.recommend(history=history, k=50),
-        "where": engine.recommend(users, 12, where={"genres": "g1", "year": ranker.Between(1965, 2000)}),
-        "rank": engine.rank(101, [f"i{n}" for n in range(1, ALL, 3)]),
-        "rank query": engine.rank(101, [f"i{n}" for n in range(1, ALL, 3)], query="old river"),
-        "similar": engine.similar_items([f"i{n}" for n in range(1, ALL)], 9),
-        "candidates": pd.concat(engine.candidates(range(100, 140), k=50)),
-    }
 
 
 def assert_same(one, other):
@@ -79,9 +63,9 @@ sys.path[:0] = sys.argv[3:]
 import torch
 torch.set_num_threads(1)
 import pandas as pd
-import ranker, test_persistence, tiny_engine
+import ranker, tiny_engine
 engine = ranker.load(sys.argv[1])
-for name, table in test_persistence.answers(engine).items():
+for name, table in tiny_engine.answers(engine).items():
     table.to_parquet(f"{sys.argv[2]}/{name}.parquet")
 engine.feedback(tiny_engine.events(("theirs", 100, "i9", "like")))
 """
@@ -92,7 +76,10 @@ def test_another_process_answers_the_same_and_its_feedback_shows_here(engine, mo
     engine.feedback(events(("ours", 100, "i1", "like"), ("new", 7, "i2", "like")))
     arguments = [sys.executable, "-W", "error", "-c", FRESH, str(model), str(tmp_path), *sys.path]
     subprocess.run(arguments, check=True)
-    assert_same(answers(engine), {name: pd.read_parquet(tmp_path / f"{name}.parquet") for name in answers(engine)})
+    assert_same(
+        answers(engine),
+        {name: pd.read_parquet(tmp_path / f"{name}.parquet") for name in answers(engine)},
+    )
     loaded = ranker.load(model)
     assert loaded.log.read()["event_id"].tolist() == ["ours", "new", "theirs"]
     assert "i9" not in set(loaded.recommend([100], ALL)["item_id"])

@@ -57,18 +57,6 @@ def saved(checkpoint, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def model(saved, tmp_path):
-    """A saved engine of the test's own."""
-    return shutil.copytree(saved, tmp_path / "model")
-
-
-@pytest.fixture
-def engine(model):
-    """An engine of the test's own, loaded from ``model``."""
-    return ranker.load(model)
-
-
 @pytest.fixture(scope="module")
 def quantized(checkpoint):
     """An engine whose encoder was exported before the joint layers were trained on what it makes of items."""
@@ -84,26 +72,16 @@ def temporary(tmp_path, monkeypatch):
     return folder
 
 
-def answers(engine):
-    history = pd.DataFrame({"user_id": ["x", "x", "y"], "item_id": ["i1", "i5", "i2"]})
-    return {
-        "recommend": engine.recommend(USERS, 12),
-        "query": engine.recommend(USERS, 12, query="red robot"),
-        "history": engine.recommend(history=history, k=50),
-        "where": engine.recommend(USERS, 12, where={"genres": "g1", "year": ranker.Between(1965, 2000)}),
-        "rank": engine.rank(101, [f"i{n}" for n in range(1, ALL, 3)]),
-    }
-
-
 def assert_same(one, other, tolerance=1e-5):
     """Equal scores, and equal lists but for the order of items whose scores are one within rounding."""
     for name, table in one.items():
         assert len(other[name]) == len(table)
-        for user, rows in table.groupby("user_id"):
-            found = other[name][other[name]["user_id"] == user]
+        owner, item = table.columns[:2]
+        for whose, rows in table.groupby(owner):
+            found = other[name][other[name][owner] == whose]
             same_ranking(
-                rows["item_id"].to_numpy(), rows["score"].to_numpy(), found["item_id"].to_numpy(),
-                found["score"].to_numpy(), tolerance,
+                rows[item].to_numpy(), rows["score"].to_numpy(), found[item].to_numpy(), found["score"].to_numpy(),
+                tolerance,
             )  # fmt: skip
 
 
@@ -208,7 +186,7 @@ def test_the_newest_event_changes_the_order_of_what_is_left(engine):
 
 
 def test_a_loaded_engine_answers_as_the_fitted_one(fitted, engine):
-    assert_same(answers(fitted), answers(engine))
+    assert_same(tiny_engine.answers(fitted), tiny_engine.answers(engine))
     assert engine.config == fitted.config
     assert engine.training == fitted.training
     assert engine.reranker.gain == SERVES
@@ -216,15 +194,15 @@ def test_a_loaded_engine_answers_as_the_fitted_one(fitted, engine):
 
 def test_saving_again_and_again_changes_no_answer(engine, tmp_path):
     engine.feedback(events(("e1", 100, "i1", "like"), ("e2", 7, "i2", "like")))
-    before = answers(engine)
+    before = tiny_engine.answers(engine)
     for _ in range(3):  # more than the versions that are kept: the files that it serves from are pruned
         engine.save(tmp_path / "model")
     engine.save(tmp_path / "other")
-    assert_same(before, answers(engine))
-    assert_same(before, answers(ranker.load(tmp_path / "other")))
+    assert_same(before, tiny_engine.answers(engine))
+    assert_same(before, tiny_engine.answers(ranker.load(tmp_path / "other")))
     shutil.rmtree(tmp_path / "model")
     shutil.rmtree(tmp_path / "other" / "v0001")
-    assert_same(before, answers(engine))  # what is mapped into memory stays
+    assert_same(before, tiny_engine.answers(engine))  # what is mapped into memory stays
 
 
 def test_the_same_seed_fits_the_same_joint_layers_and_nothing_below_them(checkpoint):
@@ -245,11 +223,11 @@ def test_the_same_seed_fits_the_same_joint_layers_and_nothing_below_them(checkpo
 def test_the_states_on_disk_go_away_with_the_engine(checkpoint, temporary, tmp_path):
     engine = fitted_with(checkpoint)
     assert [path.name.split("-")[0] for path in temporary.iterdir()] == ["states"]
-    before = answers(engine)
+    before = tiny_engine.answers(engine)
     engine.save(tmp_path / "model")
     gc.collect()
     assert list(temporary.iterdir()) == []  # it serves from what was saved now
-    assert_same(before, answers(engine))
+    assert_same(before, tiny_engine.answers(engine))
     engine = fitted_with(checkpoint)
     del engine
     gc.collect()
@@ -317,9 +295,9 @@ def test_sources_without_collaborative_vectors_do(checkpoint, tmp_path):
     engine = fitted_with(checkpoint, sources=("text", "popularity"))
     assert engine.reranker.inputs.factors.shape == (ALL, 1)
     assert not engine.reranker.inputs.factors.any()
-    before = answers(engine)
+    before = tiny_engine.answers(engine)
     engine.save(tmp_path / "model")
-    assert_same(before, answers(ranker.load(tmp_path / "model")))
+    assert_same(before, tiny_engine.answers(ranker.load(tmp_path / "model")))
 
 
 def test_several_joint_layers_serve_as_one_does(checkpoint, tmp_path):
@@ -330,9 +308,9 @@ def test_several_joint_layers_serve_as_one_does(checkpoint, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda user: engine.recommend([user], 12), USERS))
     assert_same({"batch": batch}, {"batch": pd.concat(together)})
-    before = answers(engine)
+    before = tiny_engine.answers(engine)
     engine.save(tmp_path / "model")
-    assert_same(before, answers(ranker.load(tmp_path / "model")))
+    assert_same(before, tiny_engine.answers(ranker.load(tmp_path / "model")))
     export = ranker.export(at(engine, "fp32"), tmp_path / "served")
     assert_same({"batch": batch}, {"batch": export.engine.recommend(USERS, 12)}, 2e-2)
 
@@ -386,7 +364,7 @@ def at(engine, *precisions):
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-2), ("int8", 1.0)])
 def test_an_export_reads_the_items_anew_with_its_own_encoder(engine, tmp_path, temporary, precision, tolerance):
-    before, old = answers(engine), engine.reranker
+    before, old = tiny_engine.answers(engine), engine.reranker
     export = ranker.export(at(engine, precision), tmp_path / "served")
     served = export.engine
     assert list(export.reports) == ["encoder"]
@@ -394,7 +372,7 @@ def test_an_export_reads_the_items_anew_with_its_own_encoder(engine, tmp_path, t
     assert served.encoder.manifest.lower_layers == 2
     assert served.reranker.items.encoder is served.encoder
     assert served.reranker.inputs.store.version == served.reranker.items.version != old.items.version
-    after = answers(served)
+    after = tiny_engine.answers(served)
     if precision == "fp32":
         assert_same(before, after, tolerance)
     shared = [
@@ -403,7 +381,7 @@ def test_an_export_reads_the_items_anew_with_its_own_encoder(engine, tmp_path, t
     ]
     assert np.mean(shared) > (0.99 if precision == "fp32" else 0.7)
     assert engine.reranker is old  # what was exported goes on as it was
-    assert_same(before, answers(engine))
+    assert_same(before, tiny_engine.answers(engine))
     gc.collect()
     assert list(temporary.iterdir()) == []
 
@@ -414,14 +392,14 @@ def test_a_quantized_engine_is_trained_on_what_its_export_makes_of_items(quantiz
     assert quantized.reranker.items.encoder is quantized.encoder
     batch = quantized.recommend(USERS, 12)
     assert_same({"batch": batch}, {"batch": pd.concat([quantized.recommend([user], 12) for user in USERS])})
-    before = answers(quantized)
+    before = tiny_engine.answers(quantized)
     export = ranker.export(quantized, tmp_path / "served")  # it serves from ONNX already
-    assert_same(before, answers(export.engine))
+    assert_same(before, tiny_engine.answers(export.engine))
     assert export.reports["encoder"] == quantized.encoder.manifest.report
     loaded = ranker.load(tmp_path / "served")
     for _ in range(3):
         loaded.save(tmp_path / "served")
-    assert_same(before, answers(loaded))
+    assert_same(before, tiny_engine.answers(loaded))
     assert list(temporary.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ from tiny_models import bert_config, save_checkpoint, wordpiece_tokenizer
 from transformers import BertModel
 
 from encoders import PairCrossEncoderConfig, TextEncoderConfig
-from ranker import EngineConfig
+from ranker import Between, EngineConfig
 from ranker.config import JointTrainingConfig, PairConfig, RerankConfig, SplitConfig, TrainingConfig
 from retrieval.als import AlsConfig
 from retrieval.fusion import FusionConfig
@@ -89,3 +89,19 @@ def events(*rows: tuple, **columns) -> pd.DataFrame:
     """Feedback from (event id, user, item, kind) rows, all at one time after the log, without a value."""
     table = pd.DataFrame(rows, columns=["event_id", "user_id", "item_id", "kind"])
     return table.assign(value=np.nan, datetime=START + pd.Timedelta(days=100)).assign(**columns)
+
+
+def answers(engine):
+    """What an engine says, of every kind."""
+    users = [*range(100, 140), 7]
+    history = pd.DataFrame({"user_id": ["x", "x", "y"], "item_id": ["i1", "i5", "i2"]})
+    return {
+        "recommend": engine.recommend(users, 12),
+        "query": engine.recommend(users, 12, query="red robot"),
+        "history": engine.recommend(history=history, k=50),
+        "where": engine.recommend(users, 12, where={"genres": "g1", "year": Between(1965, 2000)}),
+        "rank": engine.rank(101, [f"i{n}" for n in range(1, N_ITEMS, 3)]),
+        "rank query": engine.rank(101, [f"i{n}" for n in range(1, N_ITEMS, 3)], query="old river"),
+        "similar": engine.similar_items([f"i{n}" for n in range(1, N_ITEMS)], 9),
+        "candidates": pd.concat(engine.candidates(range(100, 140), k=50)),
+    }

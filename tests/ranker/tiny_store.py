@@ -1,0 +1,86 @@
+"""Small stores of states, and a reader that notes what it was asked for."""
+
+import json
+import resource
+from contextlib import contextmanager
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+
+from encoders.errors import ArtifactError
+from ranker.states.building import StoredRows, build_store
+from ranker.states.store import StateStore
+
+WIDTH = 5
+
+
+def rows_of(text, ragged=True):
+    """What the reader makes of a text: rows that no other text has."""
+    count = 1 + len(text) % 4 if ragged else 1
+    seed = int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+    return np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float16)
+
+
+class Reader:
+    """Reads texts in small batches, last text first, and notes what it was asked for."""
+
+    def __init__(self, ragged=True, batch=3, fails_after=None):
+        self.ragged, self.batch, self.fails_after = ragged, batch, fails_after
+        self.calls = []
+
+    @property
+    def asked(self):
+        return [text for call in self.calls for text in call]
+
+    def __call__(self, texts):
+        self.calls.append(list(texts))
+        places = np.arange(len(texts))[::-1]
+        for start in range(0, len(places), self.batch):
+            if self.fails_after is not None:
+                if self.fails_after == 0:
+                    raise KeyboardInterrupt
+                self.fails_after -= 1
+            at = places[start : start + self.batch]
+            rows = [rows_of(texts[place], self.ragged) for place in at]
+            yield StoredRows(at, np.array([len(each) for each in rows]), np.concatenate(rows))
+
+
+def build(folder, texts, reader=None, **options):
+    options = {"version": "v1", "width": WIDTH, "shard_items": 4, **options}
+    return build_store(folder, texts, read=reader or Reader(), **options)
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def same_rows(store, texts, ragged=True):
+    rows, counts = store.gather_ragged(np.arange(len(texts)), 99)
+    for text, its_rows, count in zip(texts, rows, counts, strict=True):
+        np.testing.assert_array_equal(its_rows[:count], rows_of(text, ragged))
+        assert not its_rows[count:].any()
+
+
+TEXTS = [f"{'the' * (place % 5)} film {place}" for place in range(11)]  # three shards of four
+
+
+def first_shard(folder):
+    return folder / json.loads((folder / "store.json").read_bytes())["shards"][0]["name"]
+
+
+def refused(folder, problem):
+    with pytest.raises(ArtifactError, match=problem) as caught:
+        StateStore.open(folder)
+    assert "\n" not in str(caught.value)
+
+
+@contextmanager
+def file_limit(size):
+    """No file grows beyond this size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:  # before pytest writes to a log that may be longer
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
