@@ -46,7 +46,7 @@ def main(
 
     console.rule("fit")
     engine = ranker.fit(split.train, items, settings)
-    console.rule("export to ONNX")
+    console.rule("export to ONNX: the encoder, as fit did it before it learned on it")
     check_target(out)  # what is no engine is not removed
     shutil.rmtree(out, ignore_errors=True)
     engine.save(out)

@@ -27,7 +27,7 @@ from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.histories import Histories
 
 COPIED = 1 << 28  # bytes of the array whose copy measures the memory: beyond any cache
-PRODUCTS = 20  # in a row, since the rate is that of a processor that is awake
+SIDE = 2048  # of the square product whose rate is what the processor can do: large enough to reach it
 MEMORY_REQUESTS = 100  # after which memory is looked at
 MB = 1e6
 
@@ -248,28 +248,26 @@ def roofline(
         budget: Of each measurement.
     """
     shape, weights = reranker.joint.shape, reranker.joint.weights
-    dim, inner = shape.layer.dim, shape.layer.inner
     events = int(min(requests.histories.lengths[0], shape.max_events))
     source, target = np.ones(COPIED // 8), np.empty(COPIED // 8)
-    runs = {"copy": once(lambda: np.copyto(target, source))}
+    square = torch.rand(SIDE, SIDE)
+    runs = {"copy": once(lambda: np.copyto(target, source)), "product": once(lambda: square @ square)}
     for count, candidates in every.items():
-        left, right = torch.rand(count, dim), torch.rand(dim, inner)
         inputs = reranker.inputs.read(requests, candidates)
-        runs[f"gemm {count}"] = once(lambda left=left, right=right: [left @ right for _ in range(PRODUCTS)])
         runs[f"joint {count}"] = once(lambda inputs=inputs: reranker.joint.score(inputs))
         runs[f"score {count}"] = once(lambda asked=candidates: reranker.score(requests, asked))
     timings = time_in_turn(runs, budget)
     memory_rate = 2 * COPIED / timings["copy"].median
+    product_rate = 2 * SIDE**3 / timings["product"].median
     rows: list[dict[str, object]] = []
     for count in every:
-        gemm_rate = PRODUCTS * 2 * count * dim * inner / timings[f"gemm {count}"].median
         work, moved = flops(shape, count, events), traffic(shape, weights, count, events)
-        bound = max(work / gemm_rate, moved / memory_rate)
+        bound = max(work / product_rate, moved / memory_rate)
         rows.append(
             {
                 "candidates": count, "events": events, "mflop": work / 1e6, "mb": moved / MB,
-                "gemm_gflops": gemm_rate / 1e9, "copy_gb_s": memory_rate / 1e9,
-                "compute_ms": 1e3 * work / gemm_rate, "memory_ms": 1e3 * moved / memory_rate,
+                "product_gflops": product_rate / 1e9, "copy_gb_s": memory_rate / 1e9,
+                "compute_ms": 1e3 * work / product_rate, "memory_ms": 1e3 * moved / memory_rate,
                 "joint_ms": 1e3 * timings[f"joint {count}"].median,
                 "score_ms": 1e3 * timings[f"score {count}"].median,
                 "joint_share": bound / timings[f"joint {count}"].median,

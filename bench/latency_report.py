@@ -52,8 +52,8 @@ difference of `score` alone and beside a thread that replaces without a pause; t
 attribute, timed on an object of the same kind. *store build* against `SentenceTransformer.encode` of the same texts.
 *cache*: `score` against reading the texts at request time by the same encoder, in float32, joint layers in torch.
 *roofline*: operations and least traffic from the shapes (`bench.latency_parts.flops` and `traffic`), against torch's
-rate for 20 products (candidates × d)·(d × i) in a row and the rate of a 256 MiB copy; a share is the longer of the two
-times over the measured median.
+rate for a 2,048 × 2,048 product and the rate of a 256 MiB copy; a share is the longer of the two times over the
+measured median.
 """
 
 WIDTH = 180  # of a table on the console, at least

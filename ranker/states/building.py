@@ -94,7 +94,7 @@ def build_store(
     order = np.argsort(firsts)  # shards are numbered as items use them, so that a build gives the same store again
     index[0] = np.argsort(order)[index[0]]
     _replace(folder, index, [shards[number] for number in used[order]])
-    logger.info("%s: %d items, of which %d texts were read anew.", folder, len(texts), len(missing))
+    logger.debug("%s: %d items, of which %d texts were read anew.", folder, len(texts), len(missing))
     return StateStore.open(folder, version)
 
 
