@@ -14,7 +14,7 @@ from encoders.layers import top_layers
 from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.evaluation import bootstrap_mean, paired_bootstrap
-from ranker.fitting import fit_sources, lists_and_weights, serving_encoder
+from ranker.fitting import collaborative_factors, fit_sources, held_out_lists, serving_encoder
 from ranker.lists import LabelledLists, list_ndcg
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.reranker import Gain
@@ -71,8 +71,9 @@ def prepare(interactions: pd.DataFrame, items: pd.DataFrame, config: EngineConfi
     original = TextEncoder.load(config.checkpoint, config.encoder)
     encoder = serving_encoder(original, log.histories, catalogue, config)
     vectors = encoder.encode(catalogue.texts, progress=True)
-    lists, factors, weights = lists_and_weights(log.histories, vectors, None, config)
-    retriever = FusedRetriever(fit_sources(log.histories, vectors, config), weights, config.fusion)
+    lists, proposer = held_out_lists(log.histories, vectors, None, config)
+    factors = collaborative_factors(proposer, len(catalogue))
+    retriever = FusedRetriever(fit_sources(log.histories, vectors, config), proposer.weights, config.fusion)
     rng = np.random.default_rng(config.seed)
     learn, test = lists.containing_choice(config.rerank.split.depth).split_by_user(TEST_SHARE, rng)
     return Site(catalogue, log, config, original, encoder, retriever, factors, learn, test)
@@ -87,7 +88,15 @@ def train(site: Site, joint_layers: int) -> Dial:
     else:
         encoder = serving_encoder(site.original, site.log.histories, site.catalogue, config)
     reranker, training = fit_split(
-        site.learn, site.catalogue, site.original, encoder, site.factors, config.rerank.split, config.seed, True
+        site.learn,
+        site.learn.take(np.arange(0)),
+        site.catalogue,
+        site.original,
+        encoder,
+        site.factors,
+        config.rerank.split,
+        config.seed,
+        True,
     )
     seconds = time.perf_counter() - clock
     store = reranker.inputs.store

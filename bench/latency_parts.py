@@ -92,7 +92,8 @@ def _scoring(
     def run(number: int) -> list[float]:
         drawn = np.random.default_rng(number).integers(0, size, candidates + events)
         past = drawn[candidates:]
-        histories = Histories(np.array([0, events]), past, np.ones(events, np.float32), np.arange(events))
+        rows = np.zeros(events, np.int64)
+        histories = Histories.from_rows(rows, past, np.ones(events, np.float32), np.arange(events), 1)
         scores = rng.standard_normal((1, candidates, 1 + sources), np.float32)
         names = tuple(f"source {n}" for n in range(sources))
         asked = Candidates(drawn[None, :candidates], scores[:, :, 0], scores[:, :, 1:], names)
@@ -191,7 +192,7 @@ def uncached_score(
 ) -> NDArray[np.float32]:
     """Logits (1, K) of one request with a single joint layer, from its items' texts."""
     whole = reranker.inputs.read(lists.requests, lists.candidates).tensors()
-    events, _, _ = newest_events(lists.requests.histories.liked(), reranker.joint.shape.max_events)
+    events = newest_events(lists.requests.histories, reranker.joint.shape.max_events)[0]
     occurring = np.unique(np.concatenate([lists.candidates.items.ravel(), events.ravel()]))
     rows = exact_rows(reranker, [texts[item] for item in occurring if item != NO_ITEM])
     whole["rows"] = torch.cat([torch.zeros_like(rows[:1]), rows])  # in the order in which the inputs number them

@@ -14,10 +14,14 @@ from pydantic.dataclasses import dataclass
 from encoders.errors import InputError
 from ranker.data.times import read_times
 from retrieval.catalogue import Catalogue
+from retrieval.histories import LOGGED
 from retrieval.ids import IdMap
 
 Kind = Literal["click", "dwell", "cart", "purchase", "like", "rating", "dislike", "hide", "skip"]
 KINDS: tuple[Kind, ...] = ("click", "dwell", "cart", "purchase", "like", "rating", "dislike", "hide", "skip")
+# As histories keep them. A saved engine depends on them: kinds are only ever added, at the end.
+KIND_CODES: dict[str, int] = {kind: LOGGED + 1 + place for place, kind in enumerate(KINDS)}
+N_KINDS = 1 + max(KIND_CODES.values())
 MEASURED: tuple[Kind, ...] = ("dwell", "rating")  # kinds that mean nothing without their value
 COLUMNS = ("event_id", "user_id", "item_id", "kind", "value", "datetime")
 
@@ -57,6 +61,11 @@ class FeedbackPolicy:
         weights = np.where((kind == "dwell") & (value >= self.dwell_seconds), self.dwell, weights)
         weights = np.where((kind == "rating") & (value >= self.rating_from), value, weights)
         return weights.astype(np.float32)
+
+
+def kind_codes(events: pd.DataFrame) -> NDArray[np.uint8]:
+    """The kind of each checked event as histories keep it, (E,)."""
+    return np.array([KIND_CODES[kind] for kind in events["kind"]], np.uint8)
 
 
 def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> pd.DataFrame:

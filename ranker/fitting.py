@@ -15,7 +15,7 @@ from ranker.config import EngineConfig, SourceName
 from ranker.engine import Engine
 from ranker.feedback import checked_events
 from ranker.labels import labelled_events
-from ranker.lists import LabelledLists, held_out_events, held_out_sizes, labelled_lists
+from ranker.lists import LabelledLists, held_out_events, held_out_sizes, labelled_lists, refused_lists
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
 from ranker.reranker import CrossEncoderReranker, KeepOrder, Reranker
@@ -57,8 +57,9 @@ def fit(
         items: ``item_id, title, text`` and any attributes, one row per item. Unchanged.
         config: All settings.
         feedback: What users did since, as ``Engine.feedback`` takes it (``Engine.log.read()`` gives what an engine
-            was told). All of it becomes part of the log; and each event is a pair that a pair cross-encoder is
-            fine-tuned on, labelled 1 or 0 by ``config.feedback``. Unchanged.
+            was told). All of it becomes part of the log, and ``config.feedback`` labels it 1 or 0. A pair
+            cross-encoder is fine-tuned on each event; a split one on the newest positive ones, as on any of the log,
+            and on each negative one as an item that should have lost its list. Unchanged.
         progress: Show progress bars where the output is a terminal.
 
     Raises:
@@ -85,15 +86,20 @@ def fit(
     reranker: Reranker = KeepOrder()
     training = None
     if config.rerank.enabled or weights is None:
-        lists, factors, weights = lists_and_weights(log.histories, vectors, weights, config)
+        lists, proposer = held_out_lists(log.histories, vectors, weights, config)
+        weights = proposer.weights
+        if config.rerank.enabled:
+            most = config.rerank.chosen.training.max_feedback
+            labelled = labelled_events(events, log, catalogue, config.feedback, most)
         if config.rerank.enabled and config.rerank.kind == "split":
+            split = config.rerank.split
+            refused = refused_lists(labelled.negative(), proposer, split.depth)
+            factors = collaborative_factors(proposer, len(catalogue))
             reranker, training = fit_split(
-                lists, catalogue, original, encoder, factors, config.rerank.split, config.seed, progress
+                lists, refused, catalogue, original, encoder, factors, split, config.seed, progress
             )
         elif config.rerank.enabled:
-            settings = config.rerank.pair
-            labelled = labelled_events(events, log, catalogue, config.feedback, settings.training.max_feedback)
-            reranker, training = fit_pair(lists, labelled, catalogue, settings, config.seed, progress)
+            reranker, training = fit_pair(lists, labelled, catalogue, config.rerank.pair, config.seed, progress)
         if isinstance(reranker, CrossEncoderReranker):
             logger.info(
                 "On validation lists the cross-encoder adds %+.4f (standard error %.4f) to NDCG@10: its order %s.",
@@ -161,19 +167,16 @@ def _given_weights(config: EngineConfig) -> dict[str, float] | None:
     return dict.fromkeys(config.sources, 1.0) if config.fusion.method == "rrf" else None
 
 
-def lists_and_weights(
+def held_out_lists(
     histories: Histories, vectors: NDArray[np.float32], weights: dict[str, float] | None, config: EngineConfig
-) -> tuple[LabelledLists, NDArray[np.float32], dict[str, float]]:
-    """Lists of the newest events from sources that never saw them, these sources' item factors, and fusion weights.
+) -> tuple[LabelledLists, FusedRetriever]:
+    """Lists of the newest events, and what proposed them: sources that never saw these events, fused.
 
     Args:
         histories: Every user's history.
         vectors: (I, dim) the items' vectors.
         weights: The fusion weights where they are given; None learns them on the lists.
         config: All settings.
-
-    Returns:
-        The lists; the factors (I, d) of the ALS source, or one zero for each item where there is none; the weights.
 
     Raises:
         InputError: No user has two positive events.
@@ -182,17 +185,23 @@ def lists_and_weights(
     liked = histories.liked()
     rng = np.random.default_rng(config.seed)
     sizes = held_out_sizes(liked, training.holdout)
-    events = held_out_events(liked, sizes, training.max_lists, rng)
+    events = held_out_events(histories, sizes, training.max_lists, rng)
     logger.info("Holding out the newest events of each user: %d lists to learn from.", len(events))
     sources = fit_sources(liked.without_latest(sizes), vectors, config)
     if weights is None:
         equal = FusedRetriever(sources, dict.fromkeys(sources, 1.0), config.fusion)
-        lists = labelled_lists(liked, events, equal, len(vectors))
+        lists = labelled_lists(histories, events, equal, len(vectors))
         features = standardised(lists.candidates.by_source)
         learned = learn_weights(features, lists.candidates.items, lists.chosen)
         weights = dict(zip(config.sources, learned.tolist(), strict=True))
         logger.info("Learned fusion weights: %s.", ", ".join(f"{name} {w:.2f}" for name, w in weights.items()))
     fused = FusedRetriever(sources, weights, config.fusion)
-    als = sources.get("als")
-    factors = collaborative(als.item_factors) if isinstance(als, AlsRetriever) else np.zeros((len(vectors), 1))
-    return labelled_lists(liked, events, fused, len(vectors)), factors.astype(np.float32), weights
+    return labelled_lists(histories, events, fused, len(vectors)), fused
+
+
+def collaborative_factors(retriever: FusedRetriever, n_items: int) -> NDArray[np.float32]:
+    """The item factors (I, d) of the ALS source, at one scale; one zero for each item where there is no such source."""
+    als = retriever.sources.get("als")
+    if isinstance(als, AlsRetriever):
+        return collaborative(als.item_factors)
+    return np.zeros((n_items, 1), np.float32)

@@ -27,10 +27,17 @@ class LabelledEvents:
     def __len__(self) -> int:
         return len(self.users)
 
+    def take(self, rows: NDArray[np.int64]) -> LabelledEvents:
+        """These events, in this order."""
+        return LabelledEvents(self.users[rows], self.requests.take(rows), self.items[rows], self.labels[rows])
+
+    def negative(self) -> LabelledEvents:
+        """The negative events."""
+        return self.take(np.flatnonzero(self.labels == 0))
+
     def of_others(self, users: NDArray[np.int64]) -> LabelledEvents:
         """The events of all but these users."""
-        rows = np.flatnonzero(~np.isin(self.users, users))
-        return LabelledEvents(self.users[rows], self.requests.take(rows), self.items[rows], self.labels[rows])
+        return self.take(np.flatnonzero(~np.isin(self.users, users)))
 
 
 def labelled_events(

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import InputError
-from retrieval.candidates import Candidates, Requests
+from ranker.labels import LabelledEvents
+from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
 
@@ -62,13 +63,13 @@ def held_out_sizes(log: Histories, holdout: int) -> NDArray[np.int64]:
 def held_out_events(
     log: Histories, sizes: NDArray[np.int64], max_events: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The newest events of each user, as positions in ``log.items``.
+    """The newest positive events of each user, as positions in ``log.items``.
 
     An event on an item that the user had before is passed over: a seen item is never shown, so it cannot be chosen.
 
     Args:
-        log: Every user's history, positive events only.
-        sizes: (U,) how many of each user, see ``held_out_sizes``.
+        log: Every user's history.
+        sizes: (U,) how many of each user, see ``held_out_sizes``; no user has fewer positive events.
         max_events: How many in all, at most; whole users are left out at random beyond that.
         rng: Chooses them.
 
@@ -82,7 +83,9 @@ def held_out_events(
             f"None of {len(log)} users has two positive events or more, so nothing can be held out to learn from. "
             "Give fusion.weights and set rerank.enabled: false."
         )
-    newest = [np.arange(log.indptr[user + 1] - sizes[user], log.indptr[user + 1]) for user in users]
+    positive = np.flatnonzero(log.weights > 0)
+    ends = np.searchsorted(positive, log.indptr[users + 1])
+    newest = [positive[end - sizes[user] : end] for user, end in zip(users, ends, strict=True)]
     fresh = [
         event
         for user, events in zip(users, newest, strict=True)
@@ -100,3 +103,19 @@ def labelled_lists(log: Histories, events: NDArray[np.int64], retriever: FusedRe
     requests = Requests(log.before(events), np.ones(n_items, np.bool_))
     candidates = retriever.union(requests, retriever.config.depth)
     return LabelledLists(log.rows[events], requests, candidates, log.items[events])
+
+
+def refused_lists(refused: LabelledEvents, retriever: FusedRetriever, depth: int) -> LabelledLists:
+    """The candidates that users would have been shown when they refused an item; ``chosen`` is the refused one.
+
+    Args:
+        refused: Negative events.
+        retriever: Proposes the candidates.
+        depth: How many of them; the last one gives its place to the refused item where that is not among them. A list
+            of nothing else is left out.
+    """
+    items = retriever.union(refused.requests, depth).head(depth).items.copy()
+    missed = ~(items == refused.items[:, None]).any(axis=1)
+    items[missed, -1] = refused.items[missed]
+    lists = LabelledLists(refused.users, refused.requests, retriever.arrange(refused.requests, items), refused.items)
+    return lists.take(np.flatnonzero((items != NO_ITEM).sum(axis=1) > 1))

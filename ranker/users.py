@@ -11,13 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from encoders.errors import ArtifactError, InputError
-from ranker.feedback import FeedbackPolicy
+from ranker.feedback import N_KINDS, FeedbackPolicy, kind_codes
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, IdMap, Ids
 from retrieval.interactions import Interactions, microseconds
 from retrieval.storage import load_array
 
-Event = tuple[int, float, int]  # item position, weight, microseconds
+Event = tuple[int, float, int, int]  # item position, weight, microseconds, kind
 
 
 class UserHistories:
@@ -68,10 +68,11 @@ class UserHistories:
         new = [event for events in recent.values() for event in events]
         return Histories.from_rows(
             np.concatenate([in_base[old.rows], new_rows]),
-            np.concatenate([old.items, np.array([item for item, _, _ in new], np.int64)]),
-            np.concatenate([old.weights, np.array([weight for _, weight, _ in new], np.float32)]),
-            np.concatenate([old.times, np.array([time for _, _, time in new], np.int64)]),
+            np.concatenate([old.items, np.array([item for item, _, _, _ in new], np.int64)]),
+            np.concatenate([old.weights, np.array([weight for _, weight, _, _ in new], np.float32)]),
+            np.concatenate([old.times, np.array([time for _, _, time, _ in new], np.int64)]),
             len(rows),
+            np.concatenate([old.kinds, np.array([kind for _, _, _, kind in new], np.uint8)]),
         )
 
     def extend(
@@ -80,6 +81,7 @@ class UserHistories:
         items: NDArray[np.int64],
         weights: NDArray[np.float32],
         times: NDArray[np.int64],
+        kinds: NDArray[np.uint8],
     ) -> None:
         """Add events (one of each argument per event); they show in the next ``histories``.
 
@@ -91,21 +93,24 @@ class UserHistories:
         """
         positions = self.base.users.positions(user_ids, "user_ids")
         with self._lock:
-            for user_id, row, item, weight, time in zip(
-                user_ids, positions.tolist(), items.tolist(), weights.tolist(), times.tolist(), strict=True
-            ):
+            events = zip(items.tolist(), weights.tolist(), times.tolist(), kinds.tolist(), strict=True)
+            for user_id, row, event in zip(user_ids, positions.tolist(), events, strict=True):
                 if row == UNKNOWN:
                     row = self._newcomers.setdefault(user_id, len(self.base.users) + len(self._newcomers))
-                elif self._in_base(row, item, time):
+                elif self._in_base(row, event):
                     continue
-                self._recent[row].append((item, weight, time))
+                self._recent[row].append(event)
 
     def take_in(self, events: pd.DataFrame, items: NDArray[np.int64], policy: FeedbackPolicy) -> None:
         """Add checked feedback events on these items (positions) by their policy's weights; skips leave no trace."""
         marking = (events["kind"] != "skip").to_numpy()  # a skipped item may return
         events = events[marking]
         self.extend(
-            events["user_id"].tolist(), items[marking], policy.weights(events), microseconds(events["datetime"])
+            events["user_id"].tolist(),
+            items[marking],
+            policy.weights(events),
+            microseconds(events["datetime"]),
+            kind_codes(events),
         )
 
     def merged(self) -> Interactions:
@@ -113,10 +118,10 @@ class UserHistories:
         ids = self.ids
         return Interactions(IdMap(ids), self.histories(ids))
 
-    def _in_base(self, row: int, item: int, time: int) -> bool:
-        base = self.base.histories
-        events = slice(base.indptr[row], base.indptr[row + 1])
-        return bool(((base.items[events] == item) & (base.times[events] == time)).any())
+    def _in_base(self, row: int, event: Event) -> bool:
+        base, (item, _, time, _) = self.base.histories, event
+        had = slice(base.indptr[row], base.indptr[row + 1])
+        return bool(((base.items[had] == item) & (base.times[had] == time)).any())
 
     def _rows(self, user_ids: Ids) -> NDArray[np.int64]:
         listed = list(user_ids)
@@ -128,7 +133,7 @@ class UserHistories:
     def save(self, folder: Path) -> None:
         """Write the base into this empty folder; newer events are the feedback log's to keep."""
         self.base.users.save(folder / "users.parquet")
-        for name in ("indptr", "items", "weights", "times"):
+        for name in ("indptr", "items", "weights", "times", "kinds"):
             np.save(folder / f"{name}.npy", getattr(self.base.histories, name))
 
     @classmethod
@@ -143,14 +148,16 @@ class UserHistories:
         items = load_array(folder / "items.npy", np.int64, ndim=1)
         weights = load_array(folder / "weights.npy", np.float32, ndim=1)
         times = load_array(folder / "times.npy", np.int64, ndim=1)
+        kinds = load_array(folder / "kinds.npy", np.uint8, ndim=1)
         out_of_range = len(items) and (items.min() < 0 or items.max() >= n_items)
+        unknown_kind = len(kinds) and kinds.max() >= N_KINDS
         ordered = len(indptr) == len(users) + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
-        if not ordered or out_of_range:
+        if not ordered or out_of_range or unknown_kind:
             raise ArtifactError(
                 f"{folder}: users, histories and catalogue do not belong together. Save the engine again."
             )
         try:
-            histories = Histories(indptr, items, weights, times)
+            histories = Histories(indptr, items, weights, times, kinds)
         except InputError as error:
             raise ArtifactError(f"{folder}: {error}") from error
         return cls(Interactions(users, histories))

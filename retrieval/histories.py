@@ -10,6 +10,8 @@ from scipy import sparse
 
 from encoders.errors import InputError
 
+LOGGED = 0  # the kind of an event of the training log, which says how strong it was but not what
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Histories:
@@ -23,13 +25,15 @@ class Histories:
     items: NDArray[np.int64]  # (E,) positions in the catalogue
     weights: NDArray[np.float32]  # (E,) strength of a positive event; 0 says seen, but no sign of liking
     times: NDArray[np.int64]  # (E,) microseconds since 1970, never decreasing within a row
+    kinds: NDArray[np.uint8]  # (E,) LOGGED, or what kind of feedback it was
 
     def __post_init__(self) -> None:
         events = self.indptr[-1] if len(self.indptr) else -1
-        if not len(self.items) == len(self.weights) == len(self.times) == events:
+        if not len(self.items) == len(self.weights) == len(self.times) == len(self.kinds) == events:
             raise InputError(
-                f"Histories: {len(self.items)} items, {len(self.weights)} weights and {len(self.times)} times do not "
-                f"line up with an indptr that ends at {events}: each event needs one of each."
+                f"Histories: {len(self.items)} items, {len(self.weights)} weights, {len(self.times)} times and "
+                f"{len(self.kinds)} kinds do not line up with an indptr that ends at {events}: each event needs one of "
+                "each."
             )
 
     @classmethod
@@ -40,18 +44,20 @@ class Histories:
         weights: NDArray[np.float32],
         times: NDArray[np.int64],
         n_rows: int,
+        kinds: NDArray[np.uint8] | None = None,
     ) -> Histories:
-        """Group loose events by their row; equal times keep the order they are given in."""
+        """Group loose events by their row; equal times keep the order they are given in, and no kinds mean LOGGED."""
         order = np.lexsort((times, rows))  # lexsort is stable
         indptr = np.zeros(n_rows + 1, np.int64)
         np.cumsum(np.bincount(rows, minlength=n_rows), out=indptr[1:])
-        return cls(indptr, items[order], weights[order].astype(np.float32), times[order])
+        kinds = np.full(len(rows), LOGGED, np.uint8) if kinds is None else kinds[order]
+        return cls(indptr, items[order], weights[order].astype(np.float32), times[order], kinds)
 
     @classmethod
     def empty(cls, n_rows: int) -> Histories:
         """Users who did nothing yet."""
         none = np.empty(0, np.int64)
-        return cls(np.zeros(n_rows + 1, np.int64), none, np.empty(0, np.float32), none)
+        return cls(np.zeros(n_rows + 1, np.int64), none, np.empty(0, np.float32), none, np.empty(0, np.uint8))
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -86,14 +92,17 @@ class Histories:
     def _slices(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Histories:
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         events = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
-        return Histories(indptr, self.items[events], self.weights[events], self.times[events])
+        return self._of(indptr, events)
+
+    def _of(self, indptr: NDArray[np.int64], events: NDArray[np.int64] | NDArray[np.bool_]) -> Histories:
+        return Histories(indptr, self.items[events], self.weights[events], self.times[events], self.kinds[events])
 
     def liked(self) -> Histories:
         """The positive events only."""
         keep = self.weights > 0
         counts = np.bincount(self.rows[keep], minlength=len(self))
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        return Histories(indptr, self.items[keep], self.weights[keep], self.times[keep])
+        return self._of(indptr, keep)
 
     def latest(self, n: int) -> Histories:
         """At most the newest ``n`` events of each row."""

@@ -39,6 +39,7 @@ def lower_layers(encoder: TextEncoder, config: SplitConfig) -> int:
 
 def fit_split(
     lists: LabelledLists,
+    refused: LabelledLists,
     catalogue: Catalogue,
     original: TextEncoder,
     encoder: StateEncoder,
@@ -51,6 +52,7 @@ def fit_split(
 
     Args:
         lists: Labelled lists.
+        refused: Lists whose chosen item was refused; those of users whose lists measure the gain are left out.
         catalogue: The items.
         original: The encoder that the joint layers are cut from.
         encoder: The one that serves: the original, or its export. Training reads the states that it makes.
@@ -66,6 +68,7 @@ def fit_split(
     layers = top_layers(original.model, config.joint_layers)
     lists = lists.containing_choice(config.depth)
     train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed))
+    refused = refused.take(np.flatnonzero(~np.isin(refused.users, validation.users)))
     check_lists(len(train), len(validation), config.training)  # before every item is read
     shape = JointShape(
         layer=layers[0].shape,
@@ -84,8 +87,11 @@ def fit_split(
     with temporary_folder("states-") as folder:
         store = build_store(folder, catalogue.texts, items.version, items.width, items.read, progress=progress)
         inputs = InputReader(store, factors, shape)
-        logger.info("Training %d joint layers on %d lists.", config.joint_layers, len(train))
-        report = train_joint(model, inputs, train, validation, config.training, seed, progress)
+        logger.info(
+            "Training %d joint layers on %d lists, and on %d that were refused.",
+            config.joint_layers, len(train), len(refused),
+        )  # fmt: skip
+        report = train_joint(model, inputs, train, refused, validation, config.training, seed, progress)
         reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, Gain(0, 0))
         reranker.gain = gain_on(reranker, validation)
         remove_with(reranker, folder)

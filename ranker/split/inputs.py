@@ -26,6 +26,7 @@ class JointInputs:
     features: NDArray[np.float32]  # (U, K, features)
     event_places: NDArray[np.int64]  # (U, M) rows with the pooled states of each event's item
     event_factors: NDArray[np.float32]  # (U, M, factors)
+    event_kinds: NDArray[np.int64]  # (U, M)
     event_levels: NDArray[np.int64]  # (U, M)
     event_bias: NDArray[np.float32]  # (U, M)
 
@@ -63,8 +64,7 @@ class InputReader:
             features: (U, K, features) where the candidates are some of those among which their scores are standardised.
         """
         items = candidates.items
-        # Liked ones only: the lists that it learns from tell nothing of how a dislike bears on the next choice.
-        events, levels, event_bias = newest_events(requests.histories.liked(), self.shape.max_events)
+        events, kinds, levels, event_bias = newest_events(requests.histories, self.shape.max_events)
         occurring = np.unique(np.concatenate([items.ravel(), events.ravel(), [NO_ITEM]]))  # NO_ITEM comes first
         rows, starts, counts = self._rows(occurring)
         of_items, of_events = np.searchsorted(occurring, items), np.searchsorted(occurring, events)
@@ -75,6 +75,7 @@ class InputReader:
             features=scores_of(candidates) if features is None else features,
             event_places=starts[of_events],
             event_factors=self._factors(events),
+            event_kinds=kinds,
             event_levels=levels,
             event_bias=event_bias,
         )
@@ -117,8 +118,10 @@ def stacked(several: Sequence[JointInputs]) -> JointInputs:
     return JointInputs(**whole)
 
 
-def newest_events(histories: Histories, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Items, levels and bias, each (U, M), of each row's newest events, newest first, NO_ITEM beyond a row's end.
+def newest_events(
+    histories: Histories, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Items, kinds, levels and bias, each (U, M), of each row's newest events, newest first, NO_ITEM beyond its end.
 
     M is the longest row's number of events, at most ``count`` and at least 1.
     """
@@ -126,17 +129,19 @@ def newest_events(histories: Histories, count: int) -> tuple[NDArray[np.int64], 
     lengths = newest.lengths
     width = max(1, int(lengths.max(initial=0)))
     items = np.full((len(newest), width), NO_ITEM, np.int64)
-    levels = np.zeros((len(newest), width), np.int64)
+    kinds, levels = np.zeros((2, len(newest), width), np.int64)
     ages = np.repeat(newest.indptr[1:], lengths) - 1 - np.arange(len(newest.items))
     items[newest.rows, ages] = newest.items
+    kinds[newest.rows, ages] = newest.kinds
     levels[newest.rows, ages] = weight_levels(newest.weights)
     bias = np.where(np.arange(width) < lengths[:, None], 0, MASKED).astype(np.float32)
-    return items, levels, bias
+    return items, kinds, levels, bias
 
 
 def weight_levels(weights: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Which of LEVELS levels a weight has: 0 up to 1, then one per doubling."""
-    return np.minimum(np.ceil(np.log2(np.maximum(weights, 1))), LEVELS - 1).astype(np.int64)
+    """Which of LEVELS levels a weight has: 0 for 0, 1 up to 1, then one per doubling."""
+    levels = 1 + np.ceil(np.log2(np.maximum(weights, 1)))
+    return np.where(weights > 0, np.minimum(levels, LEVELS - 1), 0).astype(np.int64)
 
 
 def scores_of(candidates: Candidates) -> NDArray[np.float32]:

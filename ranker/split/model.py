@@ -13,9 +13,11 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
 from encoders.layers import Layer, LayerShape
+from ranker.feedback import N_KINDS
+from retrieval.histories import LOGGED
 
 MASKED = -1e9  # added to the logit of what is padding
-LEVELS = 5  # of an event's weight: up to 1, up to 2, up to 4, up to 8, more
+LEVELS = 6  # of an event's weight: 0 (no sign of liking), up to 1, up to 2, up to 4, up to 8, more
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -133,6 +135,7 @@ class JointModel(nn.Module):
         dim = shape.layer.dim
         self.top = JointLayer(layers[-1])  # computes the first position only
         self.lower = nn.ModuleList(JointLayer(layer) for layer in layers[:-1])
+        self.kind = nn.Embedding(N_KINDS, dim, padding_idx=LOGGED)  # what feedback says beyond a logged event
         self.level = nn.Embedding(LEVELS, dim)
         self.age = nn.Embedding(shape.max_events, dim)
         self.of_event = nn.Linear(shape.factors, dim, bias=False)
@@ -141,6 +144,7 @@ class JointModel(nn.Module):
         self.wide = nn.Linear(shape.features, 1, bias=False)
         for table in (self.level.weight, self.age.weight, self.of_event.weight, self.of_item.weight):
             nn.init.normal_(table, std=0.02)
+        nn.init.zeros_(self.kind.weight)  # so a kind that no list holds reads as a logged event
         # Training starts from the fused order, the first feature, and from a head that adds nothing to it.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -156,6 +160,7 @@ class JointModel(nn.Module):
         features: Tensor,
         event_places: Tensor,
         event_factors: Tensor,
+        event_kinds: Tensor,
         event_levels: Tensor,
         event_bias: Tensor,
     ) -> Tensor:
@@ -168,12 +173,14 @@ class JointModel(nn.Module):
             features: (U, K, features) their retrieval scores, standardised; the first is the fused one.
             event_places: (U, M) int64 rows that hold the pooled states of the user's events, newest first.
             event_factors: (U, M, factors) their collaborative vectors.
+            event_kinds: (U, M) int64 kind of each event, below N_KINDS.
             event_levels: (U, M) int64 level of each event's weight, below LEVELS.
             event_bias: (U, M) 0 for an event, MASKED for padding.
         """
         ages = torch.arange(event_levels.shape[1], device=event_levels.device)
         pooled = pooled_of(rows[event_places], self.shape)
-        context = pooled.float() + self.of_event(event_factors) + self.level(event_levels) + self.age(ages)
+        context = pooled.float() + self.of_event(event_factors) + self.age(ages)
+        context = context + self.kind(event_kinds) + self.level(event_levels)
         shift = self.of_item(factors)  # of the first place alone
         if self.shape.joint_layers == 1:
             states = self._single(rows[places[:, :, 0]], shift, context, event_bias)

@@ -187,6 +187,7 @@ def _traced(shape: JointShape) -> onnx.ModelProto:
         "features": ("users", "items"),
         "event_places": ("users", "events"),
         "event_factors": ("users", "events"),
+        "event_kinds": ("users", "events"),
         "event_levels": ("users", "events"),
         "event_bias": ("users", "events"),
         LOGITS: ("users", "items"),
@@ -237,6 +238,7 @@ def _example(shape: JointShape) -> JointInputs:
         features=np.zeros((users, items, shape.features), np.float32),
         event_places=np.ones((users, events), np.int64),
         event_factors=np.zeros((users, events, shape.factors), np.float32),
+        event_kinds=np.zeros((users, events), np.int64),
         event_levels=np.zeros((users, events), np.int64),
         event_bias=np.zeros((users, events), np.float32),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from transformers import EvalPrediction
 
 from ranker.config import JointTrainingConfig
 from ranker.lists import LabelledLists, list_ndcg
-from ranker.split.inputs import InputReader, JointInputs, scores_of
+from ranker.split.inputs import InputReader, JointInputs, scores_of, stacked
 from ranker.split.model import JointModel
 from ranker.training import TrainingReport, check_lists, train
 from retrieval.candidates import NO_ITEM
@@ -22,6 +22,7 @@ def train_joint(
     model: JointModel,
     reader: InputReader,
     lists: LabelledLists,
+    refused: LabelledLists,
     validation: LabelledLists,
     config: JointTrainingConfig,
     seed: int,
@@ -33,6 +34,7 @@ def train_joint(
         model: The joint layers.
         reader: Gives their inputs.
         lists: Lists to learn from, each of which holds its chosen item.
+        refused: Lists whose chosen item was refused.
         validation: Lists of other users, for early stopping.
         config: Settings; ``negatives`` of a list's other candidates are drawn anew each time that it is seen.
         seed: Of negatives and data order.
@@ -45,7 +47,7 @@ def train_joint(
     check_lists(len(lists), len(validation), config)
     rng = np.random.default_rng(seed)
     shown = rng.permutation(len(validation))[: config.validation_lists]
-    batches = _Lists(reader, lists, validation, config.negatives, rng)
+    batches = _Lists(reader, lists, refused, validation, config.negatives, rng)
     layers = [*model.top.parameters(), *model.lower.parameters()]
     inside = {id(parameter) for parameter in layers}
     fresh = [parameter for parameter in model.parameters() if id(parameter) not in inside]
@@ -55,45 +57,62 @@ def train_joint(
             {"params": layers, "lr": config.learning_rate},
             {"params": fresh, "lr": config.learning_rate * config.head_rate},
         ],
-        range(len(lists)),
+        range(len(lists) + len(refused)),
         [-1 - int(at) for at in shown],
         batches,
         _mean_ndcg,
         config,
         seed,
         progress,
+        feedback=len(refused),
     )
 
 
 class _Lists:
-    """Batches of lists by their numbers; a negative number -1 - n is the n-th validation list, whole."""
+    """Batches of lists by their numbers: lists first, refused ones after them.
+
+    A negative number -1 - n is the n-th validation list, which is read whole.
+    """
 
     def __init__(
         self,
         reader: InputReader,
         lists: LabelledLists,
+        refused: LabelledLists,
         validation: LabelledLists,
         negatives: int,
         rng: np.random.Generator,
     ) -> None:
         self._reader = reader
-        self._lists = lists
+        # scores are standardised among all of a list, as when it is served
+        self._parts = [(part, scores_of(part.candidates)) for part in (lists, refused)]
         self._validation = validation
         self._negatives = negatives
         self._rng = rng
-        self._features = scores_of(lists.candidates)  # standardised among all of a list, as when it is served
 
     def __call__(self, numbers: list[int]) -> dict[str, Any]:
         at = np.array(numbers, np.int64)
         if at[0] < 0:
             lists = self._validation.take(-1 - at)
             inputs = self._reader.read(lists.requests, lists.candidates)
-            return _tensors(inputs, lists.candidates.items, lists.chosen)
-        lists = self._lists.take(at)
+            return _tensors(inputs, list_labels(lists.candidates.items, lists.chosen), np.zeros(len(at), np.bool_))
+        first = len(self._parts[0][0])
+        groups = (at[at < first], at[at >= first] - first)
+        drawn = [self._drawn(*part, rows) for part, rows in zip(self._parts, groups, strict=True) if len(rows)]
+        width = max(labels.shape[1] for _, labels in drawn)
+        labels = [np.pad(labels, ((0, 0), (0, width - labels.shape[1])), constant_values=-1) for _, labels in drawn]
+        refused = np.repeat([False, True], [len(rows) for rows in groups])
+        return _tensors(stacked([inputs for inputs, _ in drawn]), np.concatenate(labels), refused)
+
+    def _drawn(
+        self, lists: LabelledLists, features: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[JointInputs, NDArray[np.float32]]:
+        """Inputs and labels of these lists, each cut to its chosen item and some others."""
+        lists = lists.take(rows)
         places = drawn_places(lists.candidates.items, lists.chosen, self._negatives, self._rng)
         taken = lists.candidates.at(places)
-        inputs = self._reader.read(lists.requests, taken, np.take_along_axis(self._features[at], places[:, :, None], 1))
-        return _tensors(inputs, taken.items, lists.chosen)
+        inputs = self._reader.read(lists.requests, taken, np.take_along_axis(features[rows], places[:, :, None], 1))
+        return inputs, list_labels(taken.items, lists.chosen)
 
 
 def drawn_places(
@@ -109,30 +128,62 @@ def drawn_places(
     return np.argsort(keys, axis=1)[:, : 1 + negatives]
 
 
-def _tensors(inputs: JointInputs, items: NDArray[np.int64], chosen: NDArray[np.int64]) -> dict[str, Any]:
-    """Inputs as tensors; labels are 1 for the chosen item, 0 for others, -1 for empty places."""
-    labels = np.where(items == NO_ITEM, -1, items == chosen[:, None]).astype(np.float32)
-    return {"inputs": inputs.tensors(), "labels": torch.from_numpy(labels)}
+def list_labels(items: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Labels of lists (L, K): 1 for the chosen item, 0 for others, -1 for empty places."""
+    return np.where(items == NO_ITEM, -1, items == chosen[:, None]).astype(np.float32)
+
+
+def _tensors(inputs: JointInputs, labels: NDArray[np.float32], refused: NDArray[np.bool_]) -> dict[str, Any]:
+    return {
+        "inputs": inputs.tensors(),
+        "labels": torch.from_numpy(labels),
+        "refused": torch.from_numpy(refused),
+    }
 
 
 class _ListLoss(nn.Module):
     """A joint model with the loss of its lists."""
 
-    def __init__(self, model: JointModel, loss: str) -> None:
+    def __init__(self, model: JointModel, loss: Literal["softmax", "bce"]) -> None:
         super().__init__()
         self.model = model
-        self.loss = loss
+        self.loss = {"softmax": softmax_loss, "bce": bce_loss}[loss]
 
-    def forward(self, inputs: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """The loss and the logits (U, K) of lists with these labels."""
+    def forward(self, inputs: dict[str, Tensor], labels: Tensor, refused: Tensor) -> dict[str, Tensor]:
+        """The loss and the logits (U, K) of lists with these labels (U, K), of which some were refused (U,)."""
         logits: Tensor = self.model(**inputs)
-        real = labels >= 0
-        if self.loss == "softmax":
-            logits = logits.masked_fill(~real, float(torch.finfo(logits.dtype).min))
-            loss = nn.functional.cross_entropy(logits, (labels == 1).float())
-        else:
-            loss = nn.functional.binary_cross_entropy_with_logits(logits[real], labels[real])
-        return {"loss": loss, "logits": logits}
+        return {"loss": self.loss(logits, labels, refused), "logits": logits}
+
+
+def softmax_loss(logits: Tensor, labels: Tensor, refused: Tensor) -> Tensor:
+    """Mean negative log-likelihood of lists whose chosen item is drawn by a softmax over the list, or is not.
+
+    A list that was taken gives -log p of its chosen item, a refused one -log(1 - p): unlikelihood (Welleck et al.,
+    "Neural Text Generation with Unlikelihood Training", ICLR 2020).
+
+    Args:
+        logits: (U, K).
+        labels: (U, K) 1 for the chosen item, 0 for others, -1 for empty places.
+        refused: (U,) which lists.
+    """
+    log_shares = logits.masked_fill(labels < 0, float(torch.finfo(logits.dtype).min)).log_softmax(dim=1)
+    log_share = log_shares[labels == 1]
+    # log(1 - p) as the sum over the others, which stays exact where p is close to 1
+    others = log_shares.masked_fill(labels != 0, float(torch.finfo(logits.dtype).min)).logsumexp(dim=1)
+    return -torch.where(refused, others, log_share).mean()
+
+
+def bce_loss(logits: Tensor, labels: Tensor, refused: Tensor) -> Tensor:
+    """Mean binary cross-entropy: the chosen item is a 1, others are 0; of a refused list its chosen item alone is a 0.
+
+    Args:
+        logits: (U, K).
+        labels: (U, K) 1 for the chosen item, 0 for others, -1 for empty places.
+        refused: (U,) which lists.
+    """
+    told = torch.where(refused[:, None], labels == 1, labels >= 0)
+    targets = torch.where(refused[:, None], torch.zeros_like(labels), labels)
+    return nn.functional.binary_cross_entropy_with_logits(logits[told], targets[told])
 
 
 def _mean_ndcg(prediction: EvalPrediction) -> float:

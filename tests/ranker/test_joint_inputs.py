@@ -22,10 +22,11 @@ from tiny_models import catalogue
 
 from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import InputError
+from ranker.feedback import KIND_CODES, N_KINDS
 from ranker.split.inputs import JointInputs, collaborative, newest_events, scores_of, stacked, weight_levels
 from ranker.split.model import MASKED, pooled_of
 from retrieval.candidates import NO_ITEM
-from retrieval.histories import Histories
+from retrieval.histories import LOGGED, Histories
 
 TEXTS = catalogue(12)
 
@@ -52,7 +53,7 @@ def reader(readers, joint_layers):
     return readers[joint_layers]
 
 
-LEVEL_BOUNDS = (1.0, 2.0, 4.0, 8.0)
+LEVEL_BOUNDS = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 
 def level(weight):
@@ -60,45 +61,48 @@ def level(weight):
     return sum(weight > bound for bound in LEVEL_BOUNDS)
 
 
-EVENT = st.tuples(st.integers(0, 9), st.floats(0, 100, width=32), st.integers(0, 5))
+EVENT = st.tuples(st.integers(0, 9), st.floats(0, 100, width=32), st.integers(0, 5), st.integers(0, N_KINDS - 1))
 
 
 @settings(deadline=None)
 @given(st.lists(st.lists(EVENT, max_size=9), max_size=5), st.integers(1, 7))
 def test_the_newest_events_of_each_user_come_newest_first(users, count):
     events = [(row, *event) for row, user in enumerate(users) for event in user]
-    rows, items, weights, times = (np.array([event[at] for event in events]) for at in range(4))
+    rows, items, weights, times, kinds = (np.array([event[at] for event in events]) for at in range(5))
     histories = Histories.from_rows(
-        rows.astype(np.int64), items.astype(np.int64), weights.astype(np.float32), times.astype(np.int64), len(users)
-    )
-    found, levels, bias = newest_events(histories, count)
+        rows.astype(np.int64), items.astype(np.int64), weights.astype(np.float32), times.astype(np.int64), len(users),
+        kinds.astype(np.uint8),
+    )  # fmt: skip
+    found, found_kinds, levels, bias = newest_events(histories, count)
     # sorted is stable: of two events at one time, the one given later is the newer
     newest = [sorted(user, key=lambda event: event[2])[::-1][:count] for user in users]
     width = max([1, *map(len, newest)])
-    assert found.shape == levels.shape == bias.shape == (len(users), width)
-    assert (found.dtype, levels.dtype, bias.dtype) == (np.int64, np.int64, np.float32)
+    assert found.shape == found_kinds.shape == levels.shape == bias.shape == (len(users), width)
+    assert (found.dtype, found_kinds.dtype, levels.dtype, bias.dtype) == (np.int64, np.int64, np.int64, np.float32)
     for row, user in enumerate(newest):
         rest = width - len(user)
-        assert found[row].tolist() == [item for item, _, _ in user] + [NO_ITEM] * rest
-        assert levels[row, : len(user)].tolist() == [level(np.float32(weight)) for _, weight, _ in user]
+        assert found[row].tolist() == [item for item, _, _, _ in user] + [NO_ITEM] * rest
+        assert found_kinds[row].tolist() == [kind for _, _, _, kind in user] + [0] * rest
+        assert levels[row, : len(user)].tolist() == [level(np.float32(weight)) for _, weight, _, _ in user]
         np.testing.assert_array_equal(bias[row], np.float32([0] * len(user) + [MASKED] * rest))
 
 
 def test_the_level_of_a_weight_grows_once_per_doubling():
     table = {
-        -1.0: 0, 0.0: 0, 0.5: 0, 1.0: 0, 1.001: 1, 2.0: 1, 2.001: 2, 4.0: 2, 4.001: 3, 8.0: 3, 8.001: 4, 16.0: 4,
-        1e6: 4,
+        -1.0: 0, 0.0: 0, 0.5: 1, 1.0: 1, 1.001: 2, 2.0: 2, 2.001: 3, 4.0: 3, 4.001: 4, 8.0: 4, 8.001: 5, 16.0: 5,
+        1e6: 5,
     }  # fmt: skip
     assert weight_levels(np.array(list(table), np.float32)).tolist() == list(table.values())
 
 
 @given(st.lists(st.floats(0, 2.0**20, width=32), max_size=20))
-def test_the_level_of_any_weight_is_the_number_of_doublings_it_is_beyond(weights):
+def test_the_level_of_any_weight_is_the_number_of_bounds_it_is_beyond(weights):
     assert weight_levels(np.array(weights, np.float32)).tolist() == [level(weight) for weight in weights]
 
 
 def test_inputs_are_the_rows_and_factors_of_the_items_they_name(reader, encoder, joint_layers):
-    asked = requests((3, (6, 0.0), (5, 2.0)), (), (7,))  # 6 was not liked, so it is not read
+    hidden = KIND_CODES["hide"]
+    asked = requests((3, (5, 0.0, hidden)), (), (7,))
     shown = candidates([5, 9], [1, 0, 3], [8])
     inputs = reader.read(asked, shown)
     for row, user in enumerate(([5, 3], [], [7])):
@@ -121,6 +125,8 @@ def test_inputs_are_the_rows_and_factors_of_the_items_they_name(reader, encoder,
                     places = inputs.places[row, place]
                     np.testing.assert_allclose(inputs.rows[places[: len(tokens)]], tokens, atol=2e-3)
                     assert not places[len(tokens) :].any()
+    assert inputs.event_kinds.tolist() == [[hidden, LOGGED], [0, 0], [LOGGED, 0]]
+    assert inputs.event_levels.tolist() == [[0, 1], [0, 0], [1, 0]]
     assert not inputs.rows[0].any()
     np.testing.assert_array_equal(inputs.features, scores_of(shown))
 
@@ -132,7 +138,7 @@ def test_a_history_longer_than_the_limit_keeps_the_newest_events(reader):
     whole, newest = (reader.read(requests(events), shown) for events in (history, history[-EVENTS:]))
     for field in dataclasses.fields(JointInputs):
         np.testing.assert_array_equal(getattr(whole, field.name), getattr(newest, field.name))
-    assert whole.event_levels.tolist() == [[0, 1, 0, 0, 2, 0]]
+    assert whole.event_levels.tolist() == [[1, 2, 1, 1, 3, 1]]
 
 
 def test_features_that_are_given_stand_for_the_candidates_own_scores(reader):

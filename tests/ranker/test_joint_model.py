@@ -19,17 +19,20 @@ from tiny_joint import (
     requests,
     run,
     states_of,
+    whole_event,
 )
 from tiny_models import catalogue, distilbert_checkpoint, roberta_checkpoint
 
 from encoders import TextEncoder, TextEncoderConfig
 from encoders.layers import LayerShape, top_layers
+from ranker.feedback import KIND_CODES, N_KINDS
 from ranker.split.inputs import JointInputs
 from ranker.split.items import ItemReader
 from ranker.split.model import LEVELS, MASKED, Folded, JointModel, folded, packed, packed_width, pooled_of, unpacked
+from retrieval.histories import LOGGED
 
 TEXTS = catalogue(12)
-HISTORIES = ((3, (5, 2.0), (7, 9.0)), (0, 1, 2, 4, 6, 8, 10, 11), (9,))
+HISTORIES = ((3, (5, 2.0, KIND_CODES["cart"]), (7, 0.0, KIND_CODES["hide"])), (0, 1, 2, 4, 6, 8, 10, 11), (9,))
 CANDIDATES = candidates([5, 9, 11, 2], [1, 0, 3, 4, 7], [8, 6])
 
 
@@ -84,7 +87,7 @@ def fold_of(layer, line):
 
 
 def unrounded(model, lines, users, width=1):
-    """Inputs of items (K, N, dim) and users' (states, factors, levels), in float32 where the store has float16."""
+    """Inputs of items (K, N, dim) and users' (states, factors, levels, kinds), in float32, not float16."""
     shape, dim = model.shape, model.shape.layer.dim
     blank = torch.zeros(1, packed_width(shape.layer) if shape.joint_layers == 1 else dim)
     rows = [fold_of(model.top.layer, line) if shape.joint_layers == 1 else line for line in lines]
@@ -95,14 +98,14 @@ def unrounded(model, lines, users, width=1):
     rows = [blank, *rows]
     events = max(width, *(len(user[0]) for user in users))
     event_factors = np.zeros((len(users), events, shape.factors))
-    event_places, levels = np.zeros((2, len(users), events), np.int64)
+    event_places, levels, kinds = np.zeros((3, len(users), events), np.int64)
     event_bias = np.full((len(users), events), MASKED)
-    for at, (pooled, factors, level) in enumerate(users):
+    for at, (pooled, factors, level, kind) in enumerate(users):
         event_places[at, : len(pooled)] = sum(map(len, rows)) + np.arange(len(pooled))
         rows.append(torch.zeros(len(pooled), blank.shape[1]))
         pooled_of(rows[-1], shape)[:] = torch.as_tensor(pooled)
         event_factors[at, : len(pooled)] = factors
-        levels[at, : len(pooled)], event_bias[at, : len(pooled)] = level, 0
+        levels[at, : len(pooled)], kinds[at, : len(pooled)], event_bias[at, : len(pooled)] = level, kind, 0
     return JointInputs(
         rows=torch.cat(rows).numpy(),
         places=places[None].repeat(len(users), 0),
@@ -110,6 +113,7 @@ def unrounded(model, lines, users, width=1):
         features=normal(len(users), len(lines), shape.features, seed=8).float().numpy(),
         event_places=event_places,
         event_factors=event_factors.astype(np.float32),
+        event_kinds=kinds,
         event_levels=levels,
         event_bias=event_bias.astype(np.float32),
     )
@@ -148,16 +152,17 @@ def test_a_whole_model_is_its_layers_one_after_the_other_in_full(encoder, joint_
     dim, factors = model.shape.layer.dim, model.shape.factors
     lines = [normal(count, dim, seed=count).float() for count in (7, 3, 1)]
     weights = [[1.0, 2.0, 9.0], [4.0]]
-    levels = [[0, 1, LEVELS - 1], [2]]
+    levels = [[1, 2, LEVELS - 1], [3]]
+    kinds = [[LOGGED, N_KINDS - 1, 1], [2]]
     users = [
-        (normal(len(level), dim, seed=20 + at), normal(len(level), factors, seed=30 + at), level)
-        for at, level in enumerate(levels)
+        (normal(len(level), dim, seed=20 + at), normal(len(level), factors, seed=30 + at), level, kind)
+        for at, (level, kind) in enumerate(zip(levels, kinds, strict=True))
     ]
     inputs = unrounded(model, lines, users)
     found = run(model, inputs)
-    for user, (pooled, event_factors, _) in enumerate(users):
+    for user, (pooled, event_factors, _, kind) in enumerate(users):
         for item, line in enumerate(lines):
-            given = (line, inputs.factors[user, item], pooled, event_factors, weights[user])
+            given = (line, inputs.factors[user, item], pooled, event_factors, weights[user], kind)
             np.testing.assert_allclose(found.states[user, item], plain_state(model, *given), atol=1e-5)
             logit = plain_logit(model, *given, features=inputs.features[user, item])
             np.testing.assert_allclose(found.logits[user, item], logit, atol=2e-5)
@@ -169,7 +174,7 @@ def test_without_context_and_factors_pretrained_layers_end_at_the_checkpoints_ow
     joint_layers = {3: count}.get(joint_layers, joint_layers)  # the last of the three is all of them
     model = fresh_model(encoder, joint_layers)
     lines = [states_of(encoder, text, count - joint_layers) for text in TEXTS]
-    nobody = (np.empty((0, model.shape.layer.dim)), np.empty((0, model.shape.factors)), np.empty(0))
+    nobody = (np.empty((0, model.shape.layer.dim)), np.empty((0, model.shape.factors)), np.empty(0), np.empty(0))
     inputs = unrounded(model, lines, [nobody], width=events)
     inputs = dataclasses.replace(inputs, factors=np.zeros_like(inputs.factors))
     found = run(model, inputs).states[0]
@@ -188,14 +193,14 @@ def test_cached_states_score_as_texts_do_in_full(encoder, joint_layers, tmp_path
         states = [states_of(encoder, text, count - joint_layers) for text in TEXTS]
         pooled = torch.stack([line.mean(0) for line in states])
         for user, history in enumerate(HISTORIES):
-            newest = [event if isinstance(event, tuple) else (event, 1.0) for event in history[::-1]]
-            events = [item for item, _ in newest[: model.shape.max_events]]
-            weights = [weight for _, weight in newest[: model.shape.max_events]]
+            newest = [whole_event(event) for event in history[::-1]][: model.shape.max_events]
+            events = [item for item, _, _ in newest]
+            weights, kinds = [weight for _, weight, _ in newest], [kind for _, _, kind in newest]
             for at, item in enumerate(CANDIDATES.items[user]):
                 if item >= 0:
                     logit = plain_logit(
                         model, states[item], reader.factors[item], pooled[events], reader.factors[events], weights,
-                        features=inputs.features[user, at],
+                        kinds,                         features=inputs.features[user, at],
                     )  # fmt: skip
                     np.testing.assert_allclose(found.logits[user, at], logit, atol=1e-3)
 

@@ -18,6 +18,7 @@ from tiny_joint import fresh_model, moved, run
 
 from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import ArtifactError, InputError
+from ranker.feedback import N_KINDS
 from ranker.split.inputs import JointInputs
 from ranker.split.model import LEVELS, MASKED, packed_width
 from ranker.split.serving import GRAPH, SHAPE, WEIGHTS, OnnxJoint
@@ -84,6 +85,7 @@ def inputs_for(shape, users=2, items=5, events=4, tokens=6, seed=0):
         features=normal(users, items, shape.features),
         event_places=rng.integers(0, 12, (users, events)),
         event_factors=normal(users, events, shape.factors),
+        event_kinds=rng.integers(0, N_KINDS, (users, events)),
         event_levels=rng.integers(0, LEVELS, (users, events)),
         event_bias=np.where(rng.random((users, events)) < 0.7, 0, MASKED).astype(np.float32),
     )

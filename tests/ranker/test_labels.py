@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_engine
+import torch
 from tiny_engine import events
 
 import ranker
@@ -82,6 +83,21 @@ def test_fit_takes_feedback_into_the_log_and_into_fine_tuning(checkpoint):
     assert {"i3", "i7"}.isdisjoint(shown)
     assert "i11" in shown
     assert len(engine.log) == 0
+
+
+def test_a_split_cross_encoder_learns_from_what_was_refused(checkpoint):
+    log, items = tiny_engine.interactions(), tiny_engine.items()
+    config = tiny_engine.split_config(checkpoint)
+    everyone = range(100, 140)
+    refused = [(f"{user}", user, "i3", "hide" if user % 2 else "skip") for user in everyone]
+    engines = [ranker.fit(log, items, config, feedback=rows, progress=False) for rows in (None, events(*refused))]
+    without, told = (engine.training for engine in engines)
+    assert without.feedback == 0
+    # not those of the users on whose lists the gain is measured, nor of whom had i3 before
+    assert 0.5 * len(refused) < told.feedback < len(refused)
+    assert told.examples == without.examples + told.feedback
+    weights = [engine.reranker.joint.weights["top.layer.widen.weight"] for engine in engines]
+    assert not torch.equal(*weights)
 
 
 def test_an_engine_fitted_on_feedback_knows_each_event_once_beside_the_log_that_holds_it(model, checkpoint):

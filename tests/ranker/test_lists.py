@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.errors import InputError
-from ranker.lists import held_out_events, held_out_sizes, labelled_lists
+from ranker.labels import LabelledEvents
+from ranker.lists import held_out_events, held_out_sizes, labelled_lists, refused_lists
+from retrieval.candidates import NO_ITEM, Requests
 from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.histories import Histories
 from retrieval.popularity import PopularityConfig, PopularityRetriever
@@ -15,12 +17,13 @@ N_ITEMS = 12
 LOGS = st.lists(st.lists(st.integers(0, N_ITEMS - 1), max_size=7), min_size=1, max_size=6)
 
 
-def log(users):
-    """Liked items per user, oldest first; the times of all users interleave."""
+def log(users, disliked=()):
+    """Items per user, oldest first; the times of all users interleave."""
     rows = np.repeat(np.arange(len(users)), [len(user) for user in users])
     items = np.array([item for user in users for item in user], np.int64)
     times = np.array([10 * place + row for row, user in enumerate(users) for place in range(len(user))], np.int64)
-    return Histories.from_rows(rows, items, np.ones(len(items), np.float32), times, len(users))
+    weights = (~np.isin(items, disliked)).astype(np.float32)
+    return Histories.from_rows(rows, items, weights, times, len(users))
 
 
 def retriever(histories, depth=5):
@@ -122,3 +125,50 @@ def test_taken_lists_are_those_lists(lists):
     np.testing.assert_array_equal(taken.chosen, lists.chosen[rows])
     np.testing.assert_array_equal(taken.candidates.items, lists.candidates.items[rows])
     np.testing.assert_array_equal(taken.requests.histories.lengths, lists.requests.histories.lengths[rows])
+
+
+def test_dislikes_are_read_but_never_chosen():
+    histories = log([[0, 9, 1, 2, 9, 3, 10], [9, 4, 10, 5]], disliked=(9, 10))
+    liked = histories.liked()
+    sizes = held_out_sizes(liked, 2)
+    events = held_out_events(histories, sizes, 100, np.random.default_rng(0))
+    lists = labelled_lists(histories, events, retriever(liked.without_latest(sizes)), N_ITEMS)
+    assert lists.chosen.tolist() == [2, 3, 5]
+    own = lists.requests.histories
+    known = [own.items[start:end].tolist() for start, end in zip(own.indptr, own.indptr[1:], strict=False)]
+    assert known == [[0, 9, 1], [0, 9, 1, 2, 9], [9, 4, 10]]
+
+
+def test_what_was_disliked_before_cannot_be_chosen_after():
+    histories = log([[9, 0, 1, 2]], disliked=())
+    weights = np.array([0, 1, 1, 1], np.float32)
+    again = Histories.from_rows(np.zeros(4, np.int64), np.array([2, 0, 1, 2]), weights, histories.times, 1)
+    assert held_out_events(again, np.array([2]), 9, np.random.default_rng(0)).tolist() == [2]
+
+
+def refused(items, histories):
+    users = np.arange(len(items))
+    requests = Requests(histories, np.ones(N_ITEMS, np.bool_))
+    return LabelledEvents(users, requests, np.array(items), np.zeros(len(items), np.float32))
+
+
+def test_refused_lists_hold_the_refused_item_among_what_is_proposed():
+    histories = log([[0, 1, 2], [0, 1, 3], [0, 2, 4, 5]])
+    of = retriever(histories, 3)
+    events = refused([3, 11, 3], log([[0, 1], [0], []]))
+    lists = refused_lists(events, of, 3)
+    proposed = of.union(events.requests, 3)
+    assert lists.chosen.tolist() == [3, 11, 3]
+    for row, item in enumerate(events.items):
+        expected = proposed.items[row, :3].tolist()
+        expected = expected if item in expected else [*expected[:-1], item]
+        assert sorted(lists.candidates.items[row]) == sorted(expected)
+    np.testing.assert_array_equal(lists.candidates.scores, np.sort(lists.candidates.scores)[:, ::-1])
+
+
+def test_a_refused_item_beside_nothing_else_gives_no_list():
+    histories = log([[0], [0, 1]])
+    events = refused([1, 0, 5], log([[0, *range(2, N_ITEMS)], [1], [*range(5), *range(6, N_ITEMS)]]))
+    lists = refused_lists(events, retriever(histories), 4)
+    assert (lists.candidates.items != NO_ITEM).sum(axis=1).min(initial=9) > 1
+    assert 2 not in lists.users

@@ -154,7 +154,7 @@ def test_a_log_with_the_same_id_for_another_event_is_refused_before_anything_is_
 def files():
     """Every file of a version, found once so that each is a test of its own."""
     parts = ["catalogue.parquet", "config.yaml", "fusion.json", "training.json", "users/users.parquet"]
-    parts += [f"users/{name}.npy" for name in ("indptr", "items", "weights", "times")]
+    parts += [f"users/{name}.npy" for name in ("indptr", "items", "weights", "times", "kinds")]
     parts += [f"sources/als/{name}" for name in ("config.json", "item_factors.npy")]
     parts += [f"sources/text/{name}" for name in ("config.json", "index.json", "vectors.npy")]
     parts += ["sources/popularity/item_scores.npy", "reranker/blend.json", "reranker/gain.json"]

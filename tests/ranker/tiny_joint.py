@@ -13,7 +13,7 @@ from ranker.split.items import ItemReader
 from ranker.split.model import JointModel, JointShape
 from ranker.states.building import build_store
 from retrieval.candidates import NO_ITEM, Candidates, Requests
-from retrieval.histories import Histories
+from retrieval.histories import LOGGED, Histories
 
 FACTORS, FEATURES, EVENTS = 5, 3, 6
 
@@ -64,13 +64,20 @@ def input_reader(folder, encoder, shape, texts):
     return InputReader(store, item_factors(len(texts), shape.factors), shape)
 
 
+def whole_event(event):
+    """(item, weight, kind) of an event that may leave out its kind, or both."""
+    given = event if isinstance(event, tuple) else (event,)
+    return (*given, *(1.0, LOGGED)[len(given) - 1 :])
+
+
 def requests(*histories, n_items=1000):
-    """Requests of users with these events, oldest first: an item, or an item and its weight."""
-    events = [event if isinstance(event, tuple) else (event, 1.0) for history in histories for event in history]
+    """Requests of users with these events, oldest first."""
+    events = [whole_event(event) for history in histories for event in history]
     rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
-    items = np.array([item for item, _ in events], np.int64)
-    weights = np.array([weight for _, weight in events], np.float32)
-    table = Histories.from_rows(rows, items, weights, np.arange(len(events)), len(histories))
+    items = np.array([item for item, _, _ in events], np.int64)
+    weights = np.array([weight for _, weight, _ in events], np.float32)
+    kinds = np.array([kind for _, _, kind in events], np.uint8)
+    table = Histories.from_rows(rows, items, weights, np.arange(len(events)), len(histories), kinds)
     return Requests(table, np.ones(n_items, np.bool_))
 
 
@@ -127,7 +134,7 @@ def plain_join(joint, tokens, shift, context, places):
 
 
 @torch.no_grad()
-def plain_state(model, tokens, factors, event_states, event_factors, weights):
+def plain_state(model, tokens, factors, event_states, event_factors, weights, kinds):
     """What the top of a model makes of one item for one user, in float64 and without padding, masks or folding.
 
     Args:
@@ -137,6 +144,7 @@ def plain_state(model, tokens, factors, event_states, event_factors, weights):
         event_states: (M, dim) pooled states of the user's events, newest first.
         event_factors: (M, factors).
         weights: (M,) of the events.
+        kinds: (M,) of the events.
     """
     model = copy.deepcopy(model).double()
     tokens, factors, event_states, event_factors = (
@@ -145,6 +153,7 @@ def plain_state(model, tokens, factors, event_states, event_factors, weights):
     levels = torch.from_numpy(weight_levels(np.asarray(weights, np.float32)))
     context = event_states + event_factors @ model.of_event.weight.T
     context = context + model.level.weight[levels] + model.age.weight[: len(levels)]
+    context = context + model.kind.weight[torch.as_tensor(kinds, dtype=torch.int64)]
     shift = torch.zeros_like(tokens)
     shift[0] = model.of_item.weight @ factors
     for joint in model.lower:

@@ -39,7 +39,7 @@ def test_fold_in_equals_a_dense_solve(als, histories):
 def test_fold_in_of_a_changed_history_with_recency_equals_a_dense_solve(als):
     recent = AlsRetriever(als.item_factors, AlsConfig(factors=6, alpha=0.7, regularization=0.3, half_life=2.0))
     items, weights = np.array([4, 9, 4, 30]), np.array([1.0, 3.0, 2.0, 5.0], np.float32)
-    history = Histories(np.array([0, 4]), items, weights, np.arange(4))
+    history = Histories.from_rows(np.zeros(4, np.int64), items, weights, np.arange(4), 1)
     confidences = (1 + 0.7 * weights) * 0.5 ** (np.array([3, 2, 1, 0]) / 2)
     np.testing.assert_allclose(recent.user_vectors(history)[0], dense_solve(recent, items, confidences), atol=1e-4)
 
@@ -63,8 +63,8 @@ def test_fold_in_of_a_training_history_is_near_the_trained_user_vector(histories
 
 def test_a_newer_event_weighs_more_with_a_half_life(als):
     recent = AlsRetriever(als.item_factors, AlsConfig(factors=6, alpha=0.7, regularization=0.3, half_life=1.0))
-    one = Histories(np.array([0, 2]), np.array([4, 9]), np.ones(2, np.float32), np.arange(2))
-    other = Histories(np.array([0, 2]), np.array([9, 4]), np.ones(2, np.float32), np.arange(2))
+    one = Histories.from_rows(np.zeros(2, np.int64), np.array([4, 9]), np.ones(2, np.float32), np.arange(2), 1)
+    other = Histories.from_rows(np.zeros(2, np.int64), np.array([9, 4]), np.ones(2, np.float32), np.arange(2), 1)
     newest_last, newest_first = recent.user_vectors(one)[0], recent.user_vectors(other)[0]
     assert newest_last @ als.item_factors[9] > newest_first @ als.item_factors[9]
     assert not np.allclose(newest_last, newest_first)

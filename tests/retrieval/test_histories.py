@@ -4,23 +4,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoders.errors import InputError
-from retrieval.histories import Histories
+from retrieval.histories import LOGGED, Histories
 
 rows_of_events = st.lists(
-    st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0.0, 1.0, 2.0]), st.integers(0, 4)), max_size=6), max_size=5
+    st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from([0.0, 1.0, 2.0]), st.integers(0, 4), st.integers(0, 3)), max_size=6
+    ),
+    max_size=5,
 )
 
 
-def from_lists(users: list[list[tuple[int, float, int]]]) -> Histories:
+def from_lists(users: list[list[tuple[int, float, int, int]]]) -> Histories:
     loose = [(row, *event) for row, events in enumerate(users) for event in events]
-    rows, items, weights, times = (np.array([e[i] for e in loose]) for i in range(4))
+    rows, items, weights, times, kinds = (np.array([e[i] for e in loose]) for i in range(5))
     as_int = lambda values: values.astype(np.int64)  # noqa: E731
-    return Histories.from_rows(as_int(rows), as_int(items), weights.astype(np.float32), as_int(times), len(users))
+    return Histories.from_rows(
+        as_int(rows), as_int(items), weights.astype(np.float32), as_int(times), len(users), kinds.astype(np.uint8)
+    )
 
 
-def rows(histories: Histories) -> list[list[tuple[int, float, int]]]:
+def rows(histories: Histories) -> list[list[tuple[int, float, int, int]]]:
     bounds = zip(histories.indptr[:-1], histories.indptr[1:], strict=True)
-    events = list(zip(histories.items, histories.weights, histories.times, strict=True))
+    events = list(zip(histories.items, histories.weights, histories.times, histories.kinds, strict=True))
     return [events[start:stop] for start, stop in bounds]
 
 
@@ -69,7 +74,7 @@ def test_before_an_event_lies_what_its_user_did_earlier(users):
 
 
 def test_recency_halves_every_half_life():
-    histories = from_lists([[(0, 1.0, t) for t in range(4)], [(1, 1.0, 0)]])
+    histories = from_lists([[(0, 1.0, t, 0) for t in range(4)], [(1, 1.0, 0, 0)]])
     np.testing.assert_allclose(histories.recency(1.0), [1 / 8, 1 / 4, 1 / 2, 1, 1])
     assert (histories.recency(None) == 1).all()
 
@@ -84,6 +89,16 @@ def test_the_matrix_adds_up_repeated_items_and_leaves_the_history_alone(users):
     assert rows(histories) == before
 
 
-def test_arrays_that_do_not_line_up_are_refused():
-    with pytest.raises(InputError, match="3 items, 2 weights"):
-        Histories(np.array([0, 3]), np.zeros(3, np.int64), np.zeros(2, np.float32), np.zeros(3, np.int64))
+@pytest.mark.parametrize("short", range(4))
+def test_arrays_that_do_not_line_up_are_refused(short):
+    kinds = (np.int64, np.float32, np.int64, np.uint8)
+    arrays = [np.zeros(2 if at == short else 3, kind) for at, kind in enumerate(kinds)]
+    lengths = [len(array) for array in arrays]
+    with pytest.raises(InputError, match="{} items, {} weights, {} times and {} kinds".format(*lengths)):
+        Histories(np.array([0, 3]), *arrays)
+
+
+def test_events_without_a_kind_are_logged_ones():
+    histories = Histories.from_rows(np.zeros(2, np.int64), np.arange(2), np.ones(2), np.arange(2), 1)
+    assert histories.kinds.tolist() == [LOGGED, LOGGED]
+    assert histories.kinds.dtype == np.uint8
