@@ -2,10 +2,11 @@
 
 import typer
 
-from bench import demo, latency, quality, quantization
+from bench import demo, dial, latency, quality, quantization
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("demo")(demo.main)
+app.command("dial")(dial.main)
 app.command("latency")(latency.main)
 app.command("quality")(quality.main)
 app.command("quantization")(quantization.main)

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.latency_engines import Site, engine
+from bench.latency_engines import Dial, with_newest
 from bench.latency_peers import INT8_PAIR, Scorer
 from bench.timing import Budget, Timings, callers, time_in_turn
+from ranker.engine import Engine
 from ranker.pair.reranker import PairTexts
 from ranker.split.reranker import SplitReranker
 from retrieval.candidates import Candidates, Requests
 
+WHOLE_CALL = ", Engine.rank"  # ends the name of an engine's whole call
 CALLS_EACH = 4  # of each of several callers, in one run
 
 
@@ -21,7 +23,6 @@ class Plan:
     """What is varied, one factor at a time around the centre, and how large everything is.
 
     Attributes:
-        joint_layers: Of the engines; the most are the reference of quality.
         candidates: Of a request; the second is the centre.
         events: Of a user; the third is the centre.
         callers: At once; the first is the centre.
@@ -29,7 +30,6 @@ class Plan:
         cases: Different requests.
     """
 
-    joint_layers: tuple[int, ...] = (1, 2, 3, 6)
     candidates: tuple[int, ...] = (10, 100, 1000)
     events: tuple[int, ...] = (0, 10, 20, 50)
     callers: tuple[int, ...] = (1, 8)
@@ -80,25 +80,25 @@ class System:
 
     Attributes:
         call: Answers a case.
-        joint_layers: Of its engine; 0 where nothing was trained.
+        variant: Of the dial; blank where nothing was trained.
         concurrent: Whether several callers ask it at once, too.
     """
 
     call: Callable[[Case], object]
-    joint_layers: int = 0
+    variant: str = ""
     concurrent: bool = False
 
 
 def every_system(
-    site: Site, served: Mapping[int, SplitReranker], scorers: Mapping[str, Scorer], plan: Plan
+    dial: Dial, served: Mapping[str, SplitReranker], scorers: Mapping[str, Scorer], plan: Plan
 ) -> dict[str, System]:
     """What is timed, by name."""
     systems = {
         name: System(lambda case, score=score: score(case.pairs), concurrent=name == INT8_PAIR)
         for name, score in scorers.items()
     }
-    for count, reranker in served.items():
-        engines = {events: engine(site, reranker, events) for events in plan.events}
+    for name, reranker in served.items():
+        engines = {events: with_newest(dial.site, reranker, events) for events in plan.events}
 
         def rank(case: Case, engines: Mapping[int, Any] = engines) -> object:
             return engines[case.events].rank(case.user, case.item_ids)
@@ -106,27 +106,28 @@ def every_system(
         def score(case: Case, reranker: SplitReranker = reranker) -> object:
             return reranker.score(case.requests, case.candidates)
 
-        systems[f"split {count}, Engine.rank"] = System(rank, count, concurrent=count == 1)
-        systems[f"split {count}, score"] = System(score, count, concurrent=count == 1)
+        systems[f"{name}{WHOLE_CALL}"] = System(rank, name, concurrent=name == dial.one)
+        systems[f"{name}, score"] = System(score, name, concurrent=name == dial.one)
     return systems
 
 
-def build_cases(site: Site, condition: Condition, plan: Plan) -> list[Case]:
+def build_cases(site: Engine, condition: Condition, plan: Plan) -> list[Case]:
     """Random items for random users who did enough; their histories are cut to the newest events."""
     rng = np.random.default_rng(0)
-    long_enough = np.flatnonzero(site.log.histories.lengths >= max(plan.events))
-    histories = site.log.histories.latest(condition.events)
-    everything = np.ones(len(site.catalogue), np.bool_)
-    texts = PairTexts(site.catalogue.titles, site.catalogue.texts, condition.events)
+    log, catalogue = site.users.base, site.catalogue
+    long_enough = np.flatnonzero(log.histories.lengths >= max(plan.events))
+    histories = log.histories.latest(condition.events)
+    everything = np.ones(len(catalogue), np.bool_)
+    texts = PairTexts(catalogue.titles, catalogue.texts, condition.events)
     cases = []
     for row in rng.permutation(long_enough)[: plan.cases]:
-        items = rng.permutation(len(site.catalogue))[: condition.candidates]
+        items = rng.permutation(len(catalogue))[: condition.candidates]
         requests = Requests(histories.take(np.array([row])), everything, exclude_seen=False)
         cases.append(
             Case(
                 condition.events,
-                site.log.users.ids[row],
-                site.catalogue.ids.at(items).tolist(),
+                log.users.ids[row],
+                catalogue.ids.at(items).tolist(),
                 requests,
                 site.retriever.arrange(requests, items[None]),
                 texts.pairs(texts.contexts(requests)[0], items),

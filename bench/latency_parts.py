@@ -16,7 +16,6 @@ from sentence_transformers import SentenceTransformer
 
 from bench.timing import Budget, Timings, elapsed, median_ratio, once, time_in_turn
 from encoders.checkpoint import quiet_transformers
-from ranker.lists import LabelledLists
 from ranker.reranker import Gain
 from ranker.split.inputs import InputReader, newest_events
 from ranker.split.model import MASKED, JointModel, JointShape, folded, packed_width
@@ -155,28 +154,34 @@ def store_build(reranker: SplitReranker, texts: Sequence[str], checkpoint: Path,
 
 
 def cached_against_uncached(
-    reranker: SplitReranker, texts: Sequence[str], lists: LabelledLists, budget: Budget
+    reranker: SplitReranker, texts: Sequence[str], asked: Sequence[tuple[Requests, Candidates]], budget: Budget
 ) -> dict[str, object]:
-    """Scores from the store against scores from texts read at request time, kept in float32 and run in torch."""
+    """Scores from the store against scores from texts read at request time, kept in float32 and run in torch.
+
+    Args:
+        reranker: With one joint layer.
+        texts: Of every item.
+        asked: Single requests and their candidates; the first is the one that is timed.
+        budget: Of each measurement.
+    """
     model = reranker.joint.model()
     differences, spreads, same_top = [], [], []
-    for row in range(len(lists)):
-        one = lists.take(np.array([row]))
-        cached = reranker.score(one.requests, one.candidates)[0]
-        fresh = uncached_score(reranker, model, texts, one)[0]
+    for requests, candidates in asked:
+        cached = reranker.score(requests, candidates)[0]
+        fresh = uncached_score(reranker, model, texts, requests, candidates)[0]
         differences.append(float(np.abs(cached - fresh).max()))
         spreads.append(float(fresh.std()))
         same_top.append(set(np.argsort(-cached)[:10]) == set(np.argsort(-fresh)[:10]))
-    one = lists.take(np.array([0]))
+    one = asked[0]
     timings = time_in_turn(
         {
-            "cached": once(lambda: reranker.score(one.requests, one.candidates)),
-            "uncached": once(lambda: uncached_score(reranker, model, texts, one)),
+            "cached": once(lambda: reranker.score(*one)),
+            "uncached": once(lambda: uncached_score(reranker, model, texts, *one)),
         },
         budget,
     )
     return {
-        "requests": len(lists),
+        "requests": len(asked),
         "largest_difference": max(differences),
         "mean_deviation_of_a_request": float(np.mean(spreads)),
         "same_top_10": float(np.mean(same_top)),
@@ -188,12 +193,12 @@ def cached_against_uncached(
 
 @torch.inference_mode()
 def uncached_score(
-    reranker: SplitReranker, model: JointModel, texts: Sequence[str], lists: LabelledLists
+    reranker: SplitReranker, model: JointModel, texts: Sequence[str], requests: Requests, candidates: Candidates
 ) -> NDArray[np.float32]:
     """Logits (1, K) of one request with a single joint layer, from its items' texts."""
-    whole = reranker.inputs.read(lists.requests, lists.candidates).tensors()
-    events = newest_events(lists.requests.histories, reranker.joint.shape.max_events)[0]
-    occurring = np.unique(np.concatenate([lists.candidates.items.ravel(), events.ravel()]))
+    whole = reranker.inputs.read(requests, candidates).tensors()
+    events = newest_events(requests.histories, reranker.joint.shape.max_events)[0]
+    occurring = np.unique(np.concatenate([candidates.items.ravel(), events.ravel()]))
     rows = exact_rows(reranker, [texts[item] for item in occurring if item != NO_ITEM])
     whole["rows"] = torch.cat([torch.zeros_like(rows[:1]), rows])  # in the order in which the inputs number them
     logits: NDArray[np.float32] = model(**whole).numpy()

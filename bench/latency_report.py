@@ -1,19 +1,18 @@
 """The latency benchmark's report: protocol, tables, figures, and a plot of speed against quality."""
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
 from bench.demo import console
+from bench.judging import FUSED
+from bench.latency_cells import WHOLE_CALL
+from bench.tables import facts, markdown, show, tabulated, write_json
 
 PROTOCOL = """\
-MovieLens-1M without each user's last rating, which is used by nothing.
+The engines of `python -m bench dial`: MovieLens-1M without each user's last rating, which is used by nothing.
 
 **Systems.** All transformers are MiniLM-L6. *sentence-transformers CrossEncoder* is `CrossEncoder.predict` in torch,
 batches of 32, at most 512 tokens. *sentence-transformers int8 (ONNX Runtime)* stands for its ONNX backend with a model
@@ -23,9 +22,10 @@ Runtime's dynamic quantization made with the settings that optimum passes to it 
 each channel of a weight, signed with AVX-512 VNNI, else unsigned; all operators with an integer form). *pair* is
 `PairCrossEncoder`, batches of 32, in torch and exported. These five share their weights, whose head is untrained: it
 does not change their time, and they have no NDCG here. Their pairs are a user's newest titles and the item's text, made
-before the clock starts. *split n* is an engine with n joint layers, its encoder exported to int8 where that passes the
-gate. *Engine.rank* is the whole call, from ids to a table: sources, gathering, joint layers, pandas. *score* is the
-re-ranking alone: gathering and joint layers. Both always ask the joint layers, whatever these gain.
+before the clock starts. *split n* is the dial's engine with n joint layers and every token, *split n, v vectors* that
+with at most v vectors of an item. *Engine.rank* is the whole call, from ids to a table: sources, gathering, joint
+layers, pandas. *score* is the re-ranking alone: gathering and joint layers. Both always ask the joint layers, whatever
+these gain.
 
 **Requests.** The same ones for every system: random users, their histories cut to the newest events, and random items
 of the catalogue. One factor at a time is varied. With 0 events `score` still runs the joint layers, though the answer
@@ -39,12 +39,9 @@ independent samples (9,999 resamples); of three runs it says little. *× ST torc
 sentence-transformers' torch model is under the same condition, *× ST int8* that of its int8 model, *× pair int8* that
 of our int8 pair model. torch and ONNX Runtime both run a thread on each physical core.
 
-**Quality.** The newest events of some users become candidate lists of sources that did not see them. Lists that hold
-the chosen item among the first candidates are kept; a third of the users are the test, on whose lists nothing but the
-fusion's weights was learned. All engines learn from the same other lists with the same budget; early stopping uses a
-fifth of those users. NDCG@10 is measured on the test users' lists, with as many candidates and events as the centre,
-whatever the row's own; a user's is the mean of their lists. Differences: 95 %, paired bootstrap over users, as a share
-of the mean that is compared with.
+**Quality.** NDCG@10 is what the dial's own command measured (its quality.md holds the protocol), with as many
+candidates and events as it trained with, whatever the row's own. Which encoder made the states does not bear on the
+time, so the dial's rows with other states than usual are not timed.
 
 **Parts.** All with one joint layer. *stores*: `score` over made-up stores on disk whose pages are in memory; rss counts
 mapped pages, private does not. *swap*: `OnnxJoint.replace` from weights to serving; what requests notice is the
@@ -56,11 +53,9 @@ rate for a 2,048 × 2,048 product and the rate of a 256 MiB copy; a share is the
 measured median.
 """
 
-WIDTH = 180  # of a table on the console, at least
-
 SECTIONS = {
     "latency": "Latency of a request",
-    "quality": "Quality: NDCG@10 on the test users (0 joint layers: the fused order)",
+    "quality": "Quality, from the dial: NDCG@10 on the test users (0 joint layers: the fused order)",
     "growth": "Growth with candidates: ratio of medians",
     "stores": "Catalogue size: score over made-up stores",
     "batching": "Batches of the engine with one joint layer, over all of the above",
@@ -83,55 +78,16 @@ def report(figures: Mapping[str, Any], raw: Mapping[str, pd.DataFrame], out: Pat
     out.mkdir(parents=True, exist_ok=True)
     for name, table in raw.items():
         table.to_parquet(out / f"{name}.parquet")
-    facts = "\n".join(f"- {name}: {value}" for name, value in {**figures["machine"], **figures["settings"]}.items())
-    pages = [f"# Re-ranking latency\n\n{PROTOCOL}\n## Machine and settings\n\n{facts}\n"]
+    told = facts(figures["machine"], figures["settings"])
+    pages = [f"# Re-ranking latency\n\n{PROTOCOL}\n## Machine and settings\n\n{told}\n"]
     for section, title in SECTIONS.items():
         table = tabulated(figures[section])
         show(title, table)
         pages.append(f"## {title}\n\n{markdown(table)}")
     (out / "latency.md").write_text("\n".join(pages), encoding="utf-8")
-    content = json.dumps(without_nan({"protocol": PROTOCOL, **figures}), indent=2, allow_nan=False)
-    (out / "latency.json").write_text(content + "\n", encoding="utf-8")
+    write_json({"protocol": PROTOCOL, **figures}, out / "latency.json")
     plot(figures, out)
     console.print(f"Written to {out}", highlight=False)
-
-
-def tabulated(section: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> pd.DataFrame:
-    """A section as a table; a single row stands upright, and rows within it are told apart by dots."""
-    if isinstance(section, Mapping):
-        flat = pd.json_normalize(dict(section), sep=": ").iloc[0]
-        return pd.DataFrame({"figure": flat.index, "value": flat.to_numpy()})
-    return pd.DataFrame(list(section))
-
-
-def show(title: str, table: pd.DataFrame) -> None:
-    """A table on the console."""
-    shown = Table(*map(str, table.columns), title=title, title_justify="left")
-    for row in table.itertuples(index=False):
-        shown.add_row(*map(cell, row))
-    Console(width=max(console.width, WIDTH)).print(shown)
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.map(cell).to_numpy().tolist()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def cell(value: object) -> str:
-    """A value as a reader wants it: four digits, blank where there is none."""
-    if not isinstance(value, float):
-        return str(value)
-    return "" if math.isnan(value) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def without_nan(value: Any) -> Any:
-    """The same with None for NaN, which JSON does not know."""
-    if isinstance(value, Mapping):
-        return {str(key): without_nan(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def plot(figures: Mapping[str, Any], out: Path) -> None:
@@ -144,15 +100,18 @@ def plot(figures: Mapping[str, Any], out: Path) -> None:
     latency = pd.DataFrame(figures["latency"])
     first = latency.iloc[0][["candidates", "events", "callers"]]
     centre = latency[(latency[first.index] == first).all(axis=1)].set_index("system")["p50_ms"]
-    quality = pd.DataFrame(figures["quality"]).set_index("joint_layers")
+    quality = pd.DataFrame(figures["quality"]).set_index("variant")
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    colours = iter(mpl.colormaps["tab10"].colors)
-    for count, row in quality.drop(index=0).iterrows():
+    colours = iter(mpl.colormaps["tab20"].colors)
+    timed = [name for name in quality.index if f"{name}{WHOLE_CALL}" in centre]
+    for name in timed:
+        row = quality.loc[name]
         errors = [[row["ndcg"] - row["low"]], [row["high"] - row["ndcg"]]]
-        at = centre[f"split {count}, Engine.rank"]
-        axes.errorbar(at, row["ndcg"], errors, fmt="o", capsize=3, color=next(colours), label=f"split {count}")
-    axes.axhline(quality.loc[0, "ndcg"], color="gray", label="fused order")
-    for name in centre.index[~centre.index.str.startswith("split")]:
+        axes.errorbar(
+            centre[f"{name}{WHOLE_CALL}"], row["ndcg"], errors, fmt="o", capsize=3, color=next(colours), label=name
+        )
+    axes.axhline(quality.loc[FUSED, "ndcg"], color="gray", label=FUSED)
+    for name in centre.index[~centre.index.str.startswith(tuple(timed))]:
         axes.axvline(centre[name], linestyle="--", color=next(colours), label=f"{name} (untrained)")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""Ranking quality on MovieLens-100K, leave-one-out, every part of the engine beside implicit's own ALS."""
+"""Ranking quality on MovieLens, leave-one-out, every part of the engine beside implicit's own ALS."""
 
 import itertools
 import json
@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 import ranker
 from bench.demo import TINY, console, quality_table, show_progress
 from ranker.data import load_movielens
+from ranker.data.movielens import MovieLensName
 from ranker.evaluation import bootstrap_mean, leave_one_out, paired_bootstrap, per_user_metrics
 from ranker.evaluation import evaluate as evaluate_engine
 from retrieval.catalogue import Catalogue
@@ -27,34 +28,46 @@ from retrieval.interactions import Interactions
 METRIC = "ndcg@10"
 PEER = "implicit ALS"
 RRF = "reciprocal rank fusion"
+TITLES: dict[MovieLensName, str] = {"ml-100k": "MovieLens-100K", "ml-1m": "MovieLens-1M"}
 # implicit's ALS over a fixed grid; the same confidence, 1 + alpha * rating, as the library's source
-GRID = {"factors": [32, 64, 128], "regularization": [0.1, 1.0, 10.0], "alpha": [0.2, 1.0, 5.0]}
+Grid = dict[str, list[float]]
+OTHERS: Grid = {"regularization": [0.1, 1.0, 10.0], "alpha": [0.2, 1.0, 5.0]}
+# more ratings bear more factors
+GRIDS: dict[MovieLensName, Grid] = {
+    "ml-100k": {"factors": [32, 64, 128], **OTHERS},
+    "ml-1m": {"factors": [64, 128, 256], **OTHERS},
+}
 PROTOCOL = (
-    "MovieLens-100K, leave-one-out: each user's last rating in stable time order is the test, all ratings are "
-    "positives, all 1,682 films less those the user had rated are ranked. 44 % of users have several ratings in "
-    "their last second, whose order is the file's. The peer's settings are chosen from a grid by NDCG@10 on each "
-    "user's second last rating, which no system of that choice was trained on. Intervals: 95 %, bootstrap over users."
+    "{title}, leave-one-out: each user's {place} rating in stable time order is the test, all ratings before it are "
+    "positives, all {items:,} films less those the user had rated are ranked. {users:,} users; {ties:.0%} of them have "
+    "several ratings in the second of the last one that is used, whose order is the file's. The peer's settings are "
+    "chosen from a grid ({grid}) by NDCG@10 on each user's rating before the tested one, which no system of that "
+    "choice was trained on. Intervals: 95 %, bootstrap over users."
 )
 
 
 def main(
+    data: Annotated[MovieLensName, typer.Option(help="The data set.")] = "ml-100k",
     folder: Annotated[Path, typer.Option(help="Where the data set is kept.")] = Path("data"),
-    out: Annotated[Path, typer.Option(help="Where tables and per-user results go.")] = Path("runs/quality"),
+    out: Annotated[
+        Path, typer.Option(help="Where tables and per-user results go, in a folder for each data set.")
+    ] = Path("runs/quality"),
     seeds: Annotated[int, typer.Option(help="How many seeds, counted from 0.")] = 3,
     config: Annotated[Path | None, typer.Option(help="Settings of the engine, YAML; its defaults without.")] = None,
     validation: Annotated[bool, typer.Option(help="Test on the second last rating: for choosing settings.")] = False,
     tiny: Annotated[bool, typer.Option(help="One seed and a fraction of the work, to try the path.")] = False,
 ) -> None:
-    """Ranking quality on MovieLens-100K, leave-one-out, beside implicit's own ALS."""
+    """Ranking quality on MovieLens, leave-one-out, beside implicit's own ALS."""
     show_progress()
-    paths = load_movielens("ml-100k", folder)
+    paths = load_movielens(data, folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
     settings = ranker.EngineConfig() if config is None else ranker.EngineConfig.from_yaml(config)
     tree = TINY if tiny else settings.to_dict()
     split = leave_one_out(interactions)
     if validation:
-        split = leave_one_out(split.train)
-    grid = {name: values[:1] for name, values in GRID.items()} if tiny else GRID
+        interactions = split.train
+        split = leave_one_out(interactions)
+    grid = {name: values[:1] for name, values in GRIDS[data].items()} if tiny else GRIDS[data]
     chosen = tuned_peer(leave_one_out(split.train), items, grid)
     console.print(f"{PEER} with {chosen}, chosen on validation", highlight=False)
 
@@ -72,7 +85,29 @@ def main(
             runs.setdefault(name, []).append(table.sort_values("user_id", ignore_index=True))
     # a user's metric is the mean over seeds, so that intervals are over users
     per_user = {name: pd.concat(tables).groupby("user_id").mean() for name, tables in runs.items()}
-    report(per_user, chosen, seconds, out)
+    place = "second last" if validation else "last"
+    report(per_user, chosen, seconds, protocol(TITLES[data], interactions, len(items), place, grid), out / data)
+
+
+def protocol(title: str, interactions: pd.DataFrame, n_items: int, place: str, grid: Grid) -> str:
+    """What was done, in words.
+
+    Args:
+        title: Of the data set.
+        interactions: All that are used; each user's last one is the test.
+        n_items: In the catalogue.
+        place: Of the test among all of a user's ratings.
+        grid: Of the peer's settings.
+    """
+    values = "; ".join(f"{name} {', '.join(f'{value:g}' for value in several)}" for name, several in grid.items())
+    ties = ties_at_the_end(interactions)
+    return PROTOCOL.format(title=title, place=place, items=n_items, users=len(ties), ties=ties.mean(), grid=values)
+
+
+def ties_at_the_end(interactions: pd.DataFrame) -> pd.Series:
+    """By user, whether several ratings bear the time of their last one."""
+    ends = interactions.groupby("user_id")["datetime"].transform("max")
+    return interactions[interactions["datetime"] == ends].groupby("user_id").size() > 1
 
 
 def reciprocal_ranks(engine: ranker.Engine) -> FusedRetriever:
@@ -81,7 +116,7 @@ def reciprocal_ranks(engine: ranker.Engine) -> FusedRetriever:
     return FusedRetriever(sources, dict.fromkeys(sources, 1.0), FusionConfig(method="rrf"))
 
 
-def tuned_peer(split: ranker.evaluation.Split, items: pd.DataFrame, grid: dict[str, list[float]]) -> dict[str, float]:
+def tuned_peer(split: ranker.evaluation.Split, items: pd.DataFrame, grid: Grid) -> dict[str, float]:
     """The grid's best settings by NDCG@10."""
 
     def quality(settings: dict[str, float]) -> float:
@@ -90,7 +125,7 @@ def tuned_peer(split: ranker.evaluation.Split, items: pd.DataFrame, grid: dict[s
     return max(combinations(grid), key=quality)
 
 
-def combinations(grid: dict[str, list[float]]) -> Iterator[dict[str, float]]:
+def combinations(grid: Grid) -> Iterator[dict[str, float]]:
     """Every combination of the grid's values."""
     for values in itertools.product(*grid.values()):
         yield dict(zip(grid, values, strict=True))
@@ -119,9 +154,21 @@ def peer(
 
 
 def report(
-    per_user: dict[str, pd.DataFrame], chosen: dict[str, float], seconds: dict[str, list[float]], out: Path
+    per_user: dict[str, pd.DataFrame],
+    chosen: dict[str, float],
+    seconds: dict[str, list[float]],
+    described: str,
+    out: Path,
 ) -> None:
-    """Show the table and write it as Markdown and JSON, with every system's per-user metrics as Parquet."""
+    """Show the table and write it as Markdown and JSON, with every system's per-user metrics as Parquet.
+
+    Args:
+        per_user: System → its metrics, a row per user.
+        chosen: The peer's settings.
+        seconds: What each seed took.
+        described: The protocol.
+        out: The folder.
+    """
     out.mkdir(parents=True, exist_ok=True)
     summary = pd.DataFrame({name: table.mean() for name, table in per_user.items()}).T
     console.print(quality_table(summary[["hr@10", METRIC, "mrr@10", "hr@20", "ndcg@20"]]))
@@ -132,7 +179,7 @@ def report(
         f"{after} against {before}": str(paired_bootstrap(values[before], values[after], seed=0))
         for before, after in pairs
     }
-    lines = [PROTOCOL, "", "| system | HR@10 | NDCG@10 (95 %) | MRR@10 |", "|---|---|---|---|"]
+    lines = [described, "", "| system | HR@10 | NDCG@10 (95 %) | MRR@10 |", "|---|---|---|---|"]
     lines += [
         f"| {name} | {row['hr@10']:.4f} | {intervals[str(name)]} | {row['mrr@10']:.4f} |"
         for name, row in summary.iterrows()
@@ -142,7 +189,7 @@ def report(
         console.print(f"{name}: {value}", highlight=False)
     (out / "quality.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     figures = {
-        "protocol": PROTOCOL, "summary": summary.to_dict("index"), "intervals": intervals, "differences": against,
+        "protocol": described, "summary": summary.to_dict("index"), "intervals": intervals, "differences": against,
         "peer": chosen, "seconds": seconds, "python": platform.python_version(),
     }  # fmt: skip
     (out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
