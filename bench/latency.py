@@ -21,11 +21,12 @@ from bench.latency_peers import INT8_PAIR, INT8_PEER, TORCH_PEER, agreement, pai
 from bench.latency_report import report
 from bench.quantization import machine
 from bench.timing import MOST_RUNS, Budget, Timings, median_ratio
+from bench.training_rate import training_rate
 from encoders.checkpoint import resolve_checkpoint
 from encoders.errors import ArtifactError
 
 REFERENCES = {"× ST torch": TORCH_PEER, "× ST int8": INT8_PEER, "× pair int8": INT8_PAIR}
-TINY_PLAN = Plan((4, 10, 40), (0, 3, 5, 8), (1, 2), (500, 2000), cases=2)
+TINY_PLAN = Plan((4, 10, 40), (0, 3, 5, 8), (1, 2), (500, 2000), cases=2, trained_lists=64)
 TINY_SECONDS, TINY_RUNS = 0.05, 20  # of a system at most
 COMPARED = 50  # requests on which the cache is compared with no cache
 
@@ -83,6 +84,7 @@ def measure(dial: Dial, plan: Plan, budget: Budget, temporary: Path) -> tuple[di
         "swap": parts.swap(one, first.requests, first.candidates, budget),
         "batching": dataclasses.asdict(one.batcher.stats()),
         "store_build": parts.store_build(one, texts, resolve_checkpoint(site.config.checkpoint), budget),
+        "training": training_rate(dial.engines[dial.one], plan.trained_lists),
         "cache": parts.cached_against_uncached(one, texts, asked, budget),
         "roofline": parts.roofline(one, first.requests, every, budget),
     }

@@ -28,6 +28,7 @@ class Plan:
         callers: At once; the first is the centre.
         stores: Items of made-up stores.
         cases: Different requests.
+        trained_lists: Lists that the rate of training is measured on.
     """
 
     candidates: tuple[int, ...] = (10, 100, 1000)
@@ -35,6 +36,7 @@ class Plan:
     callers: tuple[int, ...] = (1, 8)
     stores: tuple[int, ...] = (10_000, 100_000)
     cases: int = 16
+    trained_lists: int = 6400
 
     @property
     def centre(self) -> "Condition":

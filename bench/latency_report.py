@@ -47,7 +47,9 @@ time, so the dial's rows with other states than usual are not timed.
 mapped pages, private does not. *swap*: `OnnxJoint.replace` from weights to serving; what requests notice is the
 difference of `score` alone and beside a thread that replaces without a pause; the swap itself is the rebinding of one
 attribute, timed on an object of the same kind. *store build* against `SentenceTransformer.encode` of the same texts.
-*cache*: `score` against reading the texts at request time by the same encoder, in float32, joint layers in torch.
+*training*: one epoch of joint layers from an engine's store, made-up lists of 32 candidates for users with their newest
+events; the items' reading is not part of it. *cache*: `score` against reading the texts at request time by the same
+encoder, in float32, joint layers in torch.
 *roofline*: operations and least traffic from the shapes (`bench.latency_parts.flops` and `traffic`), against torch's
 rate for a 2,048 × 2,048 product and the rate of a 256 MiB copy; a share is the longer of the two times over the
 measured median.
@@ -61,6 +63,7 @@ SECTIONS = {
     "batching": "Batches of the engine with one joint layer, over all of the above",
     "swap": "New weights",
     "store_build": "Building the store",
+    "training": "Training from cached states, one joint layer",
     "cache": "Cached against uncached",
     "roofline": "Roofline, one joint layer",
     "pair_agreement": "Pair cross-encoders in float32: largest difference of a logit to our torch model's",
