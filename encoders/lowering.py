@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 # What masks write is bounded here: half precision ends at 65504, and two masks may be added, or a mask and a logit.
 # Beyond its end is -inf, and a softmax over nothing but -inf is no number.
@@ -27,10 +28,12 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
         model: a float32 graph; it is left unchanged.
     """
     lowered = onnx.shape_inference.infer_shapes(_bounded(model))  # the conversion has to know what is float32
-    converted: onnx.ModelProto = convert_float_to_float16(
-        lowered, max_finite_val=LARGEST, keep_io_types=True, disable_shape_infer=True
+    converted = OnnxModel(
+        convert_float_to_float16(lowered, max_finite_val=LARGEST, keep_io_types=True, disable_shape_infer=True)
     )
-    return converted
+    converted.topological_sort()  # the conversion puts the casts of inputs last
+    ordered: onnx.ModelProto = converted.model
+    return ordered
 
 
 def static_int8(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_graphs import run_exactly
 from test_joint_serving import SIZES, inputs_for, version
 from tiny_joint import fresh_model, input_reader, item_reader, moved, run
 from tiny_models import catalogue
@@ -69,7 +70,7 @@ def feed_of(session, inputs):
 
 
 def assert_alike(found, model, inputs, tolerance):
-    """The torch model's logits of every candidate that is one; where nothing but padding is read, any number will do."""
+    """The torch model's logits of every candidate; where nothing but padding is read, any number will do."""
     there = inputs.places[:, :, 0] != 0
     np.testing.assert_allclose(found[there], run(model, inputs).logits[there], atol=tolerance)
 
@@ -113,8 +114,8 @@ def test_events_are_never_padded_beyond_those_that_have_an_age(models):
 def test_half_precision_orders_a_user_without_any_event(models, graphs, joint_layers):
     inputs = inputs_for(models[joint_layers].shape, seed=3)
     inputs.event_bias[0] = MASKED
-    session = open_session(half(graphs[joint_layers]).SerializeToString(), [CPU], threads=1)
-    (found,) = session.run(feed_of(session, inputs))
+    names = [value.name for value in graphs[joint_layers].graph.input]
+    (found,) = run_exactly(half(graphs[joint_layers]), {name: getattr(inputs, name) for name in names})
     assert np.isfinite(found).all()
     assert_alike(found, models[joint_layers], inputs, 0.02)
 
