@@ -23,10 +23,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from encoders.calibration import Channels
 from encoders.graph import MICROSOFT
+from encoders.lowering import half
 
 Precision = Literal["int8", "fp16", "fp32"]
 
@@ -52,11 +52,9 @@ def at_precision(fused: onnx.ModelProto, precision: Precision, channels: Mapping
     """
     if precision == "fp32":
         return fused
-    model = copy.deepcopy(fused)
     if precision == "fp16":
-        half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
-        return half
-    return Int8Graph(model, channels).quantize()
+        return half(fused)
+    return Int8Graph(copy.deepcopy(fused), channels).quantize()
 
 
 def neighbour_bounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

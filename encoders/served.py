@@ -8,24 +8,31 @@ export.json      what the folder is, how it was judged, and the sha256 of the tw
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from encoders.batching import TextTokenizer, TokenBatch, fill_rows
+from encoders.binding import Buckets
 from encoders.checkpoint import file_sha256
+from encoders.choosing import Agreement, Choice, choose, same_order, within
 from encoders.errors import ArtifactError, ConfigError
+from encoders.execution import EXECUTIONS, Execution, Workload, open_execution
 from encoders.report import ExportReport
 from encoders.session import OnnxSession, open_session
 from encoders.text import TextStates
 
 MODEL, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "export.json"
+SIZES = (1, 8, 16, 32, 64, 128, 256)  # of texts and of tokens that batches are padded to where shapes are fixed
+CLOSE = 0.01  # share of its largest value by which an output may differ between executions
+LEAST_TAU = 0.98  # of the order that another execution gives pairs, against the CPU's
 VECTOR, STATES, LOGIT = "vector", "states", "logit"  # outputs of graphs
 
 Kind: TypeAlias = Literal["text_encoder", "pair_cross_encoder"]
@@ -127,6 +134,21 @@ class _Served:
             except FileNotFoundError as error:
                 raise ArtifactError(f"{source} is gone since it was loaded: load its engine again.") from error
 
+    def _choose(self, batches: Iterable[TokenBatch], agree: Agreement, executions: Sequence[Execution]) -> Choice:
+        path = self.session.path
+        model = onnx.load(str(path))
+        limits = {"batch": self.manifest.batch_size, "tokens": self.manifest.max_tokens}
+        sizes = {axis: tuple(sorted({min(size, most) for size in SIZES} | {most})) for axis, most in limits.items()}
+        workload = Workload(
+            [batch.named(self.session.inputs) for batch in batches],
+            Buckets(sizes, {"input_ids": self.manifest.pad_id}),
+        )
+        choice = choose(model, workload, agree, executions)
+        if choice.measured:
+            chosen = next(execution for execution in executions if execution.name == choice.execution)
+            self.session = open_execution(model, chosen, workload, path)
+        return choice
+
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
         return self.session.run(batch.named(self.session.inputs), OUTPUTS[self.kind])[0]
 
@@ -159,6 +181,17 @@ class OnnxTextEncoder(_Served):
         """
         return fill_rows(self.tokens.text_batches(texts), self._run, (len(texts), self.dim), "text", progress)
 
+    def choose(self, texts: Sequence[str], executions: Sequence[Execution] = EXECUTIONS) -> Choice:
+        """Run from now on in the fastest execution that gives the CPU's vectors and states, as measured on these texts.
+
+        Where this machine can run only one of them, nothing is measured and nothing changes.
+
+        Raises:
+            ConfigError: this machine can run none of them, or none agrees with the CPU.
+            InputError: an entry is not a string.
+        """
+        return self._choose(self.tokens.text_batches(texts), within(CLOSE), executions)
+
     def read(self, texts: Sequence[str], lower_layers: int) -> Iterator[TextStates]:
         """Read texts in batches, keeping the token states after so many layers; see `StateEncoder.read`.
 
@@ -189,6 +222,17 @@ class OnnxPairCrossEncoder(_Served):
             InputError: an entry is not a pair of strings.
         """
         return fill_rows(self.tokens.pair_batches(pairs), self._run, (len(pairs),), "pair", progress)
+
+    def choose(self, pairs: Sequence[tuple[str, str]], executions: Sequence[Execution] = EXECUTIONS) -> Choice:
+        """Run from now on in the fastest execution that orders pairs as the CPU does, as measured on these pairs.
+
+        Where this machine can run only one of them, nothing is measured and nothing changes.
+
+        Raises:
+            ConfigError: this machine can run none of them, or none agrees with the CPU.
+            InputError: an entry is not a pair of strings.
+        """
+        return self._choose(self.tokens.pair_batches(pairs), same_order(LEAST_TAU), executions)
 
 
 def is_export(folder: Path) -> bool:

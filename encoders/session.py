@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -15,7 +15,9 @@ from encoders.errors import ArtifactError, ConfigError
 logger = logging.getLogger(__name__)
 
 IN_MEMORY = Path("graph in memory")  # what a session without a file calls its path
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
+
+Provider: TypeAlias = str | tuple[str, Mapping[str, str]]  # its name, or its name and its options
 
 
 class OnnxSession:
@@ -34,14 +36,14 @@ class OnnxSession:
 
 
 def open_session(
-    source: Path | bytes, providers: Literal["auto"] | Sequence[str] = "auto", threads: int | None = None
+    source: Path | bytes, providers: Literal["auto"] | Sequence[Provider] = "auto", threads: int | None = None
 ) -> OnnxSession:
     """Open an ONNX graph.
 
     Args:
         source: the .onnx file, or its content.
         providers: execution providers in the order of preference; "auto" is CUDA where a device is present,
-            then CPU. CPU is always the last resort.
+            then CPU. CPU always takes the operators that the others lack.
         threads: threads within one operator; None leaves ONNX Runtime one per physical core.
 
     Returns:
@@ -63,7 +65,11 @@ def open_session(
     unwanted = ["SkipLayerNormFusion"] if wanted == [CPU] else []
     try:
         loaded = onnxruntime.InferenceSession(
-            source if isinstance(source, bytes) else str(path), options, wanted, disabled_optimizers=unwanted
+            source if isinstance(source, bytes) else str(path),
+            options,
+            wanted,
+            disabled_optimizers=unwanted,
+            enable_fallback=providers == "auto",  # what was asked for by name runs there, or says why it cannot
         )
         session = OnnxSession(loaded, path)
     except Exception as error:  # ONNX Runtime's error classes share no base but Exception
@@ -72,16 +78,20 @@ def open_session(
     return session
 
 
-def _providers(providers: Literal["auto"] | Sequence[str]) -> list[str]:
+def _providers(providers: Literal["auto"] | Sequence[Provider]) -> list[str | tuple[str, dict[str, str]]]:
     available = onnxruntime.get_available_providers()
     if providers == "auto":
         # asking for CUDA without a device prints errors from native code, so torch is asked first
-        wanted = [CUDA] if torch.cuda.is_available() and CUDA in available else []
+        named: dict[str, dict[str, str]] = {CUDA: {}} if torch.cuda.is_available() and CUDA in available else {}
     else:
-        wanted = [name for name in providers if name != CPU]
-        unknown = [name for name in wanted if name not in available]
+        named = {name: dict(options) for name, options in map(_with_options, providers) if name != CPU}
+        unknown = [name for name in named if name not in available]
         if unknown:
             raise ConfigError(f"Execution providers {unknown} are not in this ONNX Runtime; it has {available}.")
-    if CUDA in wanted:
+    if named.keys() & {CUDA, TENSORRT}:
         onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that came with torch
-    return [*wanted, CPU]
+    return [*((name, options) if options else name for name, options in named.items()), CPU]
+
+
+def _with_options(provider: Provider) -> tuple[str, Mapping[str, str]]:
+    return (provider, {}) if isinstance(provider, str) else provider

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def info(ctx: typer.Context, model: Model) -> None:
-    """Describe a saved engine: its data, its parts, its training, and its size on disk.
+    """Describe a saved engine: its data, its parts, its training, its size on disk, and how this machine can run it.
 
     Example:
         ranker info model
     """
+    from encoders.execution import EXECUTIONS
     from ranker.artifact import CURRENT, read_manifest
 
     output: Output = ctx.obj
@@ -35,6 +36,7 @@ def info(ctx: typer.Context, model: Model) -> None:
                 **{name: manifest[name] for name in ("format", "created", "python", "libraries") if name in manifest},
             },
             engine=engine_facts(engine),
+            executions={execution.name: execution.obstacle() or "can be used" for execution in EXECUTIONS},
             megabytes=_sizes(model, manifest["files"]),
         )
 

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from encoders import StateEncoder
 from encoders.errors import ArtifactError
+from encoders.execution import QUICKLY_OPENED, usable
 from ranker.reranker import CrossEncoderReranker, Gain
 from ranker.split.batching import BatchingConfig, MicroBatcher
 from ranker.split.inputs import InputReader, JointInputs, stacked
 from ranker.split.items import ItemReader
 from ranker.split.serving import OnnxJoint
+from ranker.split.workload import sample_inputs
 from ranker.states.building import build_store
 from ranker.states.store import StateStore
 from retrieval.candidates import Candidates, Requests
@@ -79,6 +81,8 @@ class SplitReranker(CrossEncoderReranker):
     def load(cls, folder: Path, encoder: StateEncoder, depth: int, gain: Gain) -> SplitReranker:
         """Read what ``save`` wrote; states and vectors stay memory-mapped.
 
+        Where this machine can run the joint layers in several ways, the fastest is found by measurement.
+
         Args:
             folder: Where it is.
             encoder: The one that read the items.
@@ -98,7 +102,10 @@ class SplitReranker(CrossEncoderReranker):
                 f"{folder / FACTORS}: vectors {factors.shape} do not belong to {expected[0]} items and {expected[1]} "
                 "factors. Save the engine again."
             )
-        return cls(joint, InputReader(store, factors, joint.shape), items, depth, gain)
+        reader = InputReader(store, factors, joint.shape)
+        if len(usable(QUICKLY_OPENED)) > 1:  # samples are not made for nothing
+            joint.choose(sample_inputs(reader, depth), QUICKLY_OPENED)
+        return cls(joint, reader, items, depth, gain)
 
 
 def _candidates(inputs: JointInputs) -> int:

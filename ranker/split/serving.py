@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +19,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from encoders import OnnxSession, open_session
+from encoders.choosing import Choice, choose, same_order
 from encoders.errors import ArtifactError, InputError
+from encoders.execution import QUICKLY_OPENED, Execution, Workload, open_execution
 from encoders.graph import OPSET
 from encoders.layers import Layer
 from ranker.split.inputs import JointInputs
 from ranker.split.model import JointModel, JointShape, packed_width
+from ranker.split.workload import buckets
 from retrieval.storage import load_settings, save_settings
 
 SHAPE, WEIGHTS, GRAPH = "joint.json", "joint.safetensors", "joint.onnx"
 LOGITS = "logits"
+LEAST_TAU = 0.98  # of the order that another execution gives candidates, against the CPU's
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +62,8 @@ class OnnxJoint:
         self.shape = shape
         self._graph = graph
         self._expected = _described(_empty(shape).state_dict())
+        self._changing = threading.Lock()  # held by who changes what serves, not by requests
+        self._open: Callable[[onnx.ModelProto], OnnxSession] = _opened
         self._serving = self._prepared(weights)
 
     @classmethod
@@ -90,7 +99,33 @@ class OnnxJoint:
         Raises:
             InputError: A weight is not finite, or the weights are not those of this shape. The old ones go on serving.
         """
-        self._serving = self._prepared(_copied(weights))
+        with self._changing:
+            self._serving = self._prepared(_copied(weights))
+
+    def choose(self, samples: Sequence[JointInputs], executions: Sequence[Execution] = QUICKLY_OPENED) -> Choice:
+        """Let the fastest execution serve that orders candidates as the CPU does; ``replace`` keeps to it.
+
+        Where this machine can run only one of them, nothing is measured and nothing changes.
+
+        Args:
+            samples: Requests like those to come.
+            executions: To choose among. TensorRT's take long to open, and ``replace`` opens every time.
+
+        Raises:
+            ConfigError: This machine can run none of them, or none agrees with the CPU.
+        """
+        with self._changing:
+            weights = self._serving.weights
+            graph = self._filled(weights)
+            names = [value.name for value in graph.graph.input]
+            feeds = [{name: getattr(inputs, name) for name in names} for inputs in samples]
+            workload = Workload(feeds, buckets(self.shape))
+            choice = choose(graph, workload, same_order(LEAST_TAU), executions)
+            if choice.measured:
+                chosen = next(execution for execution in executions if execution.name == choice.execution)
+                self._open = partial(open_execution, execution=chosen, workload=workload)
+                self._serving = _Serving(weights, self._open(graph))
+        return choice
 
     def _prepared(self, weights: dict[str, torch.Tensor]) -> _Serving:
         expected = self._expected
@@ -107,12 +142,16 @@ class OnnxJoint:
                     f"Joint layers: {name} holds {int((~tensor.isfinite()).sum())} values that are no finite numbers. "
                     "They are refused; train again at a lower learning rate."
                 )
+        return _Serving(weights, self._open(self._filled(weights)))
+
+    def _filled(self, weights: dict[str, torch.Tensor]) -> onnx.ModelProto:
+        """The graph with these weights for constants."""
         graph = onnx.ModelProto()
         graph.CopyFrom(self._graph)
         for constant in graph.graph.initializer:
             if constant.name in weights:
                 constant.CopyFrom(numpy_helper.from_array(weights[constant.name].numpy(), constant.name))
-        return _Serving(weights, open_session(graph.SerializeToString()))
+        return graph
 
     def save(self, folder: Path) -> None:
         """Write shape, weights and graph into this folder."""
@@ -140,6 +179,10 @@ class OnnxJoint:
             raise ArtifactError(f"{folder / WEIGHTS}: {error}") from error
         except ArtifactError as error:
             raise ArtifactError(f"{folder / GRAPH}: cannot be run ({error}). Save the engine again.") from error
+
+
+def _opened(graph: onnx.ModelProto) -> OnnxSession:
+    return open_session(graph.SerializeToString())
 
 
 def _read_graph(path: Path, shape: JointShape) -> onnx.ModelProto:

@@ -173,6 +173,9 @@ def test_info_describes_the_engine(model: Path, engine: Engine, ranker: Run) -> 
     size = sum(path.stat().st_size for path in (model / "v0001").rglob("*") if path.is_file())
     size -= (model / "v0001" / "manifest.json").stat().st_size
     assert told["megabytes"]["all of this version"] == pytest.approx(size / 1e6)
+    assert told["executions"]["cpu"] == "can be used"
+    assert all(told["executions"].values())
+    assert "cuda-half-graph" in told["executions"]
     shown = ranker("info", model).out
     assert "validation_ndcg@10" in shown
 
