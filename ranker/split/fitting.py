@@ -82,7 +82,7 @@ def fit_split(
         model = JointModel(shape, layers)
     items = ItemReader(encoder, shape, layers[0])
     with temporary_folder("states-") as folder:
-        row_format = items.row_format("float16")
+        row_format = items.row_format(config.states)
         store = build_store(folder, catalogue.texts, items.version, row_format, items.read, progress=progress)
         inputs = InputReader(store, factors, shape)
         logger.info("Training %d joint layers on %d lists.", config.joint_layers, len(train))
