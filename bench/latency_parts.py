@@ -21,6 +21,7 @@ from ranker.split.inputs import InputReader, newest_events
 from ranker.split.model import MASKED, JointModel, JointShape, folded, packed_width
 from ranker.split.reranker import SplitReranker
 from ranker.states.building import StoredRows, build_store
+from ranker.states.rows import RowFormat
 from ranker.states.store import StateStore
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.histories import Histories
@@ -41,7 +42,7 @@ def store_sizes(
         for size in sizes:
             before = memory()
             clock = time.perf_counter()
-            store = made_up_store(Path(name) / str(size), size, reranker.items.width)
+            store = made_up_store(Path(name) / str(size), size, reranker.inputs.store.row_format)
             seconds = time.perf_counter() - clock
             built = memory()
             runs[size] = _scoring(reranker, store, candidates, events)
@@ -66,15 +67,15 @@ def memory() -> dict[str, float]:
     return {"rss_mb": info.rss / MB, "private_mb": (info.rss - getattr(info, "shared", 0)) / MB}
 
 
-def made_up_store(folder: Path, size: int, width: int) -> StateStore:
+def made_up_store(folder: Path, size: int, row_format: RowFormat) -> StateStore:
     """A store of so many items, one row each, the same random numbers in every shard."""
-    block = np.random.default_rng(0).standard_normal((4096, width), np.float32).astype(np.float16)
+    block = np.random.default_rng(0).standard_normal((4096, row_format.width), np.float32).astype(np.float16)
 
     def read(texts: Sequence[str]) -> Iterator[StoredRows]:
         count = len(texts)
         yield StoredRows(np.arange(count), np.ones(count, np.int64), block[:count])
 
-    return build_store(folder, [str(item) for item in range(size)], "made-up", width, read, shard_items=len(block))
+    return build_store(folder, [str(item) for item in range(size)], "made-up", row_format, read, shard_items=len(block))
 
 
 def _scoring(
@@ -135,11 +136,11 @@ def store_build(reranker: SplitReranker, texts: Sequence[str], checkpoint: Path,
     """Building the items' store against one ``SentenceTransformer.encode`` of the same texts."""
     with quiet_transformers():
         peer = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
-    items = reranker.items
+    items, row_format = reranker.items, reranker.inputs.store.row_format
 
     def build() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            build_store(Path(folder) / "store", texts, items.version, items.width, items.read)
+            build_store(Path(folder) / "store", texts, items.version, row_format, items.read)
 
     def encode() -> None:
         peer.encode(list(texts), batch_size=32, show_progress_bar=False)

@@ -84,6 +84,7 @@ def _cross_encoder(reranker: CrossEncoderReranker) -> dict[str, Any]:
             "kind": "split",
             "lower_layers": shape.lower_layers,
             "joint_layers": shape.joint_layers,
+            "states": store.row_format.kind,
             "bytes_of_states_per_item": store.bytes_per_item,
         }
     return {"kind": type(reranker).__name__}

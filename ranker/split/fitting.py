@@ -85,7 +85,8 @@ def fit_split(
         model = JointModel(shape, layers)
     items = ItemReader(encoder, shape, layers[0])
     with temporary_folder("states-") as folder:
-        store = build_store(folder, catalogue.texts, items.version, items.width, items.read, progress=progress)
+        row_format = items.row_format(config.states)
+        store = build_store(folder, catalogue.texts, items.version, row_format, items.read, progress=progress)
         inputs = InputReader(store, factors, shape)
         logger.info(
             "Training %d joint layers on %d lists, and on %d that were refused.",

@@ -19,6 +19,7 @@ from encoders.errors import ArtifactError
 from encoders.layers import Layer
 from ranker.split.model import MASKED, JointShape, folded, packed, packed_width
 from ranker.states.building import StoredRows
+from ranker.states.rows import RowFormat, RowKind
 
 
 class ItemReader:
@@ -66,6 +67,11 @@ class ItemReader:
     def width(self) -> int:
         """Length of a row."""
         return packed_width(self.shape.layer) if self.shape.joint_layers == 1 else self.shape.layer.dim
+
+    def row_format(self, kind: RowKind) -> RowFormat:
+        """How a store of this kind keeps rows: a folded item's weight is a logit, for which int8 is too coarse."""
+        exact = 2 * self.shape.layer.heads if (kind, self.shape.joint_layers) == ("int8", 1) else 0
+        return RowFormat(self.width, kind, exact)
 
     @property
     def version(self) -> str:

@@ -67,7 +67,7 @@ class SplitReranker(CrossEncoderReranker):
     def read_by(self, encoder: StateEncoder, texts: Sequence[str], folder: Path) -> SplitReranker:
         """The same joint layers over items read anew by another encoder, kept in this folder."""
         items = self.items.read_by(encoder)
-        store = build_store(folder, texts, items.version, items.width, items.read)
+        store = build_store(folder, texts, items.version, self.inputs.store.row_format, items.read)
         return SplitReranker(self.joint, self.inputs.over(store), items, self.depth, self.gain)
 
     def save(self, folder: Path) -> None:
@@ -96,8 +96,13 @@ class SplitReranker(CrossEncoderReranker):
         items = ItemReader.load(folder / FOLDING, encoder, joint.shape)
         store = StateStore.open(folder / STORE, items.version)
         factors = load_array(folder / FACTORS, np.float32, ndim=2)
+        if store.row_format != items.row_format(store.row_format.kind):
+            raise ArtifactError(
+                f"{folder / STORE}: holds rows of {store.row_format}, but the joint layers read rows of "
+                f"{items.row_format(store.row_format.kind)}. Save the engine again."
+            )
         expected = (store.n_items, joint.shape.factors)
-        if factors.shape != expected or store.width != items.width:
+        if factors.shape != expected:
             raise ArtifactError(
                 f"{folder / FACTORS}: vectors {factors.shape} do not belong to {expected[0]} items and {expected[1]} "
                 "factors. Save the engine again."

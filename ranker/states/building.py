@@ -17,7 +17,8 @@ from tqdm import tqdm
 from encoders.errors import InputError
 from ranker.states.files import TEMPORARY, check_maker, disk_refusals, write_file
 from ranker.states.manifest import MANIFEST, ShardEntry, StoreManifest, read_manifest, write_manifest
-from ranker.states.shards import COUNT, ROW, SHARD, Part, Shard, read_shards, text_keys, write_shard
+from ranker.states.rows import NUMBER, RowFormat
+from ranker.states.shards import COUNT, SHARD, Part, Shard, read_shards, text_keys, write_shard
 from ranker.states.store import StateStore
 
 INDEX = re.compile(r"index-[0-9a-f]{32}\.bin")
@@ -43,7 +44,7 @@ def build_store(
     folder: Path,
     texts: Sequence[str],
     version: str,
-    width: int,
+    row_format: RowFormat,
     read: Read,
     *,
     shard_items: int = 4096,
@@ -59,35 +60,35 @@ def build_store(
         folder: Created where it is missing.
         texts: The text of each of N items.
         version: Identity of what makes the rows, at most 512 characters.
-        width: Numbers in a row.
+        row_format: How its rows are kept.
         read: Reads at most ``shard_items`` texts in batches.
         shard_items: Texts in a shard, which is what a killed build loses at most. An open store keeps a file open
             for each shard, of which a process may have about a thousand.
         progress: Show a bar if the output is a terminal.
 
     Raises:
-        ArtifactError: The folder holds states of another version or width, or the disk refused; a store that was
+        ArtifactError: The folder holds states of another version or row format, or the disk refused; a store that was
             there before is untouched.
         InputError: There are no texts, an entry is not a string, an argument is out of range, or ``read`` gave
             other rows than were asked for or rows that are not finite.
     """
     if not len(texts):
         raise InputError("There are no texts to build a store of; pass the text of each item.")
-    if width < 1 or shard_items < 1 or not 1 <= len(version) <= LONGEST_VERSION:
+    if shard_items < 1 or not 1 <= len(version) <= LONGEST_VERSION:
         raise InputError(
-            f"width is {width}, shard_items is {shard_items}, and the version has {len(version)} characters: the first "
-            f"two must be 1 or more, and the version 1 to {LONGEST_VERSION} characters."
+            f"shard_items is {shard_items}, and the version has {len(version)} characters: the one must be 1 or more, "
+            f"the other 1 to {LONGEST_VERSION} characters."
         )
     keys = text_keys(texts)
-    _prepare(folder, version, width)
-    shards = read_shards(folder, version, width)
+    _prepare(folder, version, row_format)
+    shards = read_shards(folder, version, row_format)
     distinct, firsts, items = np.unique(keys, return_index=True, return_inverse=True)
     missing = np.sort(firsts[_locate(distinct, shards)[0] < 0])
     with tqdm(total=len(missing), unit="text", disable=None if progress else True) as bar:
         for start in range(0, len(missing), shard_items):
             places = missing[start : start + shard_items]
-            parts = _read(read, texts, places, keys[places], width, bar)
-            shards.append(write_shard(folder, version, width, parts))
+            parts = _read(read, texts, places, keys[places], row_format, bar)
+            shards.append(write_shard(folder, version, row_format, parts))
     shards = _merge(folder, distinct, shards, shard_items)
     index = _locate(distinct, shards)[:, items]
     used, firsts, index[0] = np.unique(index[0], return_index=True, return_inverse=True)
@@ -98,13 +99,13 @@ def build_store(
     return StateStore.open(folder, version)
 
 
-def _prepare(folder: Path, version: str, width: int) -> None:
+def _prepare(folder: Path, version: str, row_format: RowFormat) -> None:
     """Create the folder, or refuse it and remove what a killed build left half-written."""
     with disk_refusals(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / MANIFEST).exists():
             manifest = read_manifest(folder)
-            check_maker(folder, (manifest.version, manifest.width), (version, width))
+            check_maker(folder, (manifest.version, manifest.row_format), (version, row_format))
         for path in folder.iterdir():
             if TEMPORARY.fullmatch(path.name):
                 path.unlink()
@@ -126,17 +127,17 @@ def _read(
     texts: Sequence[str],
     places: NDArray[np.int64],
     keys: NDArray[np.bytes_],
-    width: int,
+    row_format: RowFormat,
     bar: tqdm[Never],
 ) -> Iterator[Part]:
-    """The rows of the texts at these places (n,), as they are read."""
+    """The rows of the texts at these places (n,), encoded as they are read."""
     awaited = np.ones(len(places), np.bool_)
     for batch in read([texts[place] for place in places.tolist()]):
         _check_places(batch.places, awaited)
-        _check_rows(batch, width, places)
+        _check_rows(batch, row_format.width, places)
         awaited[batch.places] = False
         bar.update(len(batch.places))
-        yield keys[batch.places], batch.counts, batch.rows
+        yield keys[batch.places], batch.counts, row_format.encode(batch.rows)
     if awaited.any():
         raise InputError(
             f"The reader gave rows of {len(places) - awaited.sum()} texts, but {len(places)} were asked for; text "
@@ -162,17 +163,17 @@ def _check_rows(batch: StoredRows, width: int, places: NDArray[np.int64]) -> Non
             f"The reader gave {len(batch.places)} texts with the counts {counts.tolist()[:10]}: each text needs one, "
             "and at least 1 row."
         )
-    if rows.shape != (counts.sum(), width) or rows.dtype != ROW:
+    if rows.shape != (counts.sum(), width) or rows.dtype != NUMBER:
         raise InputError(
             f"The reader gave rows {rows.shape} of {rows.dtype}, but its counts and the store's width ask for "
-            f"{(int(counts.sum()), width)} of {ROW}: build the store with the width of what it reads."
+            f"{(int(counts.sum()), width)} of {NUMBER}: build the store with the width of what it reads."
         )
     broken = ~np.isfinite(rows).all(axis=1)
     if broken.any():
         place = places[np.repeat(batch.places, counts)[broken]].min()
         raise InputError(
             f"Text {place}: the encoder gave states that are not finite. Most likely they are beyond "
-            f"{np.finfo(ROW).max:,.0f}, the largest float16; take them after another layer, or use another encoder."
+            f"{np.finfo(NUMBER).max:,.0f}, the largest float16; take them after another layer, or use another encoder."
         )
 
 
@@ -194,7 +195,7 @@ def _merge(folder: Path, distinct: NDArray[np.bytes_], shards: Sequence[Shard], 
 
     header = shards[0].header
     chunks = [moved[start : start + shard_items] for start in range(0, len(moved), shard_items)]
-    merged = [write_shard(folder, header.version, header.width, parts(chunk)) for chunk in chunks]
+    merged = [write_shard(folder, header.version, header.row_format, parts(chunk)) for chunk in chunks]
     return [*shards, *merged]
 
 
@@ -205,7 +206,7 @@ def _replace(folder: Path, index: NDArray[np.int64], shards: Sequence[Shard]) ->
     write_file(folder, name, content)
     header = shards[0].header
     entries = tuple(ShardEntry(shard.path.name, shard.header.rows, shard.header.bytes) for shard in shards)
-    manifest = StoreManifest(header.version, header.width, index.shape[1], name, entries)
+    manifest = StoreManifest(header.version, header.width, index.shape[1], name, entries, header.kind, header.exact)
     write_manifest(folder, manifest)
     for path in folder.iterdir():
         if (SHARD.fullmatch(path.name) or INDEX.fullmatch(path.name)) and path.name not in manifest.files:

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from encoders.errors import ArtifactError
+from ranker.states.rows import RowFormat
 from retrieval.storage import sync
 
 FORMAT = 1
@@ -81,16 +82,16 @@ class _Numbered:
     format: int
 
 
-def check_maker(folder: Path, found: tuple[str, int], wanted: tuple[str, int]) -> None:
-    """Refuse a folder whose rows are of another version and width.
+def check_maker(folder: Path, found: tuple[str, RowFormat], wanted: tuple[str, RowFormat]) -> None:
+    """Refuse a folder whose rows are of another version or format.
 
     Raises:
         ArtifactError: They are.
     """
     if found != wanted:
         raise ArtifactError(
-            f"{folder}: holds states of version {found[0]} and width {found[1]}, but the encoder makes version "
-            f"{wanted[0]} and width {wanted[1]}: name another folder, or delete this one and build the store again."
+            f"{folder}: holds states of version {found[0]} and {found[1]}, but the encoder makes version "
+            f"{wanted[0]} and {wanted[1]}: name another folder, or delete this one and build the store again."
         )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from encoders.errors import ArtifactError
 from ranker.states.files import check_format, write_file
+from ranker.states.rows import RowFormat, RowKind
 
 MANIFEST = "store.json"
 
@@ -32,7 +33,17 @@ class StoreManifest:
     n_items: PositiveInt
     index: Annotated[str, Field(pattern=r"^index-[0-9a-f]{32}\.bin$")]
     shards: Annotated[tuple[ShardEntry, ...], Field(min_length=1)]
+    kind: RowKind = "float16"
+    exact: NonNegativeInt = 0
     format: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        _ = self.row_format  # sizes that do not go together are an error
+
+    @property
+    def row_format(self) -> RowFormat:
+        """How its rows are kept."""
+        return RowFormat(self.width, self.kind, self.exact)
 
     @property
     def files(self) -> list[str]:

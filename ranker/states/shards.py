@@ -1,7 +1,7 @@
 """Shards: immutable files of rows, each with the keys of the texts that the rows were made from.
 
     header    JSON, padded with spaces to HEADER bytes
-    rows      (R, width) float16
+    rows      (R, bytes of a row); see `ranker.states.rows`
     keys      (T, 16) bytes: the hash of each text
     counts    (T,) int64: rows of each text, one text after another
 
@@ -21,21 +21,22 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from encoders.errors import ArtifactError, InputError
 from ranker.states.files import check_format, check_maker, disk_refusals, map_file, write_whole
+from ranker.states.rows import RowFormat, RowKind
 
 HEADER = 4096  # a page, so that the rows begin on one
 KEY = np.dtype("S16")
-ROW = np.dtype("<f2")
+BYTE = np.dtype("u1")
 COUNT = np.dtype("<i8")
 SHARD = re.compile(r"shard-[0-9a-f]{32}\.bin")
 
 logger = logging.getLogger(__name__)
 
-Part = tuple[NDArray[np.bytes_], NDArray[np.int64], NDArray[np.float16]]  # (B,) keys, (B,) counts, their rows
+Part = tuple[NDArray[np.bytes_], NDArray[np.int64], NDArray[np.uint8]]  # (B,) keys, (B,) counts, their encoded rows
 
 
 class DamagedShardError(ArtifactError):
@@ -50,12 +51,27 @@ class ShardHeader:
     width: PositiveInt
     texts: PositiveInt
     rows: PositiveInt
+    kind: RowKind = "float16"
+    exact: NonNegativeInt = 0
     format: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        _ = self.row_format  # sizes that do not go together are an error
+
+    @property
+    def row_format(self) -> RowFormat:
+        """How its rows are kept."""
+        return RowFormat(self.width, self.kind, self.exact)
+
+    @property
+    def end(self) -> int:
+        """Where its rows end."""
+        return HEADER + self.rows * self.row_format.bytes
 
     @property
     def bytes(self) -> int:
         """Size of the file."""
-        return HEADER + self.rows * self.width * ROW.itemsize + self.texts * (KEY.itemsize + COUNT.itemsize)
+        return self.end + self.texts * (KEY.itemsize + COUNT.itemsize)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +88,10 @@ class Shard:
         """The first row of each text, (T,)."""
         return np.cumsum(self.counts) - self.counts
 
-    def rows(self) -> NDArray[np.float16]:
-        """Map the rows (R, width) into memory."""
-        return map_file(self.path, self.header.bytes, ROW, HEADER, (self.header.rows, self.header.width))
+    def rows(self) -> NDArray[np.uint8]:
+        """Map the encoded rows (R, bytes of a row) into memory."""
+        shape = (self.header.rows, self.header.row_format.bytes)
+        return map_file(self.path, self.header.bytes, BYTE, HEADER, shape)
 
 
 def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
@@ -91,7 +108,7 @@ def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
     return keys
 
 
-def write_shard(folder: Path, version: str, width: int, parts: Iterable[Part]) -> Shard:
+def write_shard(folder: Path, version: str, row_format: RowFormat, parts: Iterable[Part]) -> Shard:
     """Write a shard as its parts arrive, so that one part is in memory at a time.
 
     Raises:
@@ -103,14 +120,15 @@ def write_shard(folder: Path, version: str, width: int, parts: Iterable[Part]) -
     def write(file: BinaryIO) -> str:
         file.seek(HEADER)
         for part_keys, part_counts, rows in parts:
-            content = np.ascontiguousarray(rows, ROW).data
+            content = np.ascontiguousarray(rows).data
             digest.update(content)
             with disk_refusals(folder):
                 file.write(content)
             keys.append(part_keys)
             counts.append(part_counts.astype(COUNT))
-        every = int(np.concatenate(counts).sum())
-        header = TypeAdapter(ShardHeader).dump_json(ShardHeader(version, width, sum(map(len, keys)), every))
+        texts, every = sum(map(len, keys)), int(np.concatenate(counts).sum())
+        shard = ShardHeader(version, row_format.width, texts, every, row_format.kind, row_format.exact)
+        header = TypeAdapter(ShardHeader).dump_json(shard)
         tail = np.concatenate(keys).tobytes() + np.concatenate(counts).tobytes()
         digest.update(header + tail)
         with disk_refusals(folder):
@@ -119,32 +137,32 @@ def write_shard(folder: Path, version: str, width: int, parts: Iterable[Part]) -
             file.write(header.ljust(HEADER))
         return f"shard-{digest.hexdigest()}.bin"
 
-    return read_shard(write_whole(folder, write), version, width)
+    return read_shard(write_whole(folder, write), version, row_format)
 
 
-def read_shards(folder: Path, version: str, width: int) -> list[Shard]:
+def read_shards(folder: Path, version: str, row_format: RowFormat) -> list[Shard]:
     """The whole shards of a folder, the largest last; damaged ones are passed over with a warning.
 
     Raises:
-        ArtifactError: A shard is of another version, width or format.
+        ArtifactError: A shard is of another version, row format or file format.
     """
     shards = []
     with disk_refusals(folder):
         paths = sorted(path for path in folder.iterdir() if SHARD.fullmatch(path.name))
     for path in paths:
         try:
-            shards.append(read_shard(path, version, width))
+            shards.append(read_shard(path, version, row_format))
         except DamagedShardError as error:
             logger.warning("The texts of a damaged shard are read again (%s).", error)
     return sorted(shards, key=lambda shard: len(shard.keys))
 
 
-def read_shard(path: Path, version: str, width: int) -> Shard:
+def read_shard(path: Path, version: str, row_format: RowFormat) -> Shard:
     """Open a shard.
 
     Raises:
         DamagedShardError: It is not whole.
-        ArtifactError: It is of another version, width or format.
+        ArtifactError: It is of another version, row format or file format.
     """
     try:
         with path.open("rb") as file:
@@ -159,11 +177,10 @@ def read_shard(path: Path, version: str, width: int) -> Shard:
         raise ArtifactError(
             f"{path}: cannot be read ({error.strerror}). Check who may read it, or delete it."
         ) from error
-    check_maker(path.parent, (header.version, header.width), (version, width))
-    end = HEADER + header.rows * header.width * ROW.itemsize
+    check_maker(path.parent, (header.version, header.row_format), (version, row_format))
     try:
-        keys = map_file(path, header.bytes, KEY, end, (header.texts,))
-        counts = np.array(map_file(path, header.bytes, COUNT, end + keys.nbytes, (header.texts,)))
+        keys = map_file(path, header.bytes, KEY, header.end, (header.texts,))
+        counts = np.array(map_file(path, header.bytes, COUNT, header.end + keys.nbytes, (header.texts,)))
     except ArtifactError as error:
         raise DamagedShardError(str(error)) from error
     if not ((counts >= 1) & (counts <= header.rows)).all() or counts.sum() != header.rows:

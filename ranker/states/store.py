@@ -1,6 +1,6 @@
 """The store of item states: what the lower layers made of each item's text, once, memory-mapped for every request.
 
-    store.json         format, version, width, and the size of every file below
+    store.json         format, version, how rows are kept, and the size of every file below
     index-….bin        (3, N) int64: shard, first row and number of rows of each item
     shard-….bin        rows of texts; see `ranker.states.shards`
 
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from encoders.errors import ArtifactError, InputError
 from ranker.states.files import disk_refusals, map_file
 from ranker.states.manifest import MANIFEST, StoreManifest, read_manifest, write_manifest
-from ranker.states.shards import COUNT, HEADER, ROW
+from ranker.states.shards import BYTE, COUNT, HEADER
 from retrieval.candidates import NO_ITEM
 from retrieval.storage import sync
 
 
 class StateStore:
-    """The cached rows of N items, each of one or more rows of ``width`` float16 numbers; open it with ``open``.
+    """The cached rows of N items, each of one or more rows of ``width`` numbers; open it with ``open``.
 
     Nothing changes once it is open: threads may share it, and it answers as before while its folder is updated or
     deleted.
@@ -34,6 +34,7 @@ class StateStore:
     Attributes:
         folder: Where it was opened.
         version: What made the rows.
+        row_format: How rows are kept. What is given of them is float16 in any case.
         width: Numbers in a row.
         counts: Rows of each item, (N,).
         max_rows: The most rows that an item has.
@@ -44,10 +45,11 @@ class StateStore:
         folder: Path,
         manifest: StoreManifest,
         index: NDArray[np.int64],
-        shards: Sequence[NDArray[np.float16]],
+        shards: Sequence[NDArray[np.uint8]],
     ) -> None:
         self.folder = folder
         self.version = manifest.version
+        self.row_format = manifest.row_format
         self.width = manifest.width
         self._manifest = manifest
         self._numbers, self._starts, self.counts = index
@@ -85,8 +87,8 @@ class StateStore:
 
     @property
     def bytes_per_item(self) -> float:
-        """Mean size of an item's rows."""
-        return float(self.counts.mean()) * self.width * ROW.itemsize
+        """Mean size of an item's rows, as they are kept."""
+        return float(self.counts.mean()) * self.row_format.bytes
 
     def gather(self, items: NDArray[np.int64]) -> NDArray[np.float16]:
         """The row of each item of a store in which every item has one.
@@ -158,12 +160,12 @@ class StateStore:
 
     def _padded(self, items: NDArray[np.int64], counts: NDArray[np.int64], length: int) -> NDArray[np.float16]:
         """The first ``counts`` (n,) rows of items (n,): (n, length, width), zeros beyond."""
-        # what is padding reads a row that is read anyway, then becomes zeros: one copy, straight from the file
+        # what is padding reads a row that is read anyway, then becomes zeros: one copy of bytes, straight from the file
         stand_in = items.max(initial=0)
         items = np.where(items == NO_ITEM, stand_in, items)
         within = np.minimum(np.arange(length), np.maximum(counts, 1)[:, None] - 1)
         sources = self._starts[items][:, None] + within
-        rows = np.empty((len(items), length, self.width), ROW)
+        rows = np.empty((len(items), length, self.row_format.bytes), BYTE)
         numbers = self._numbers[items]
         asked = np.unique(numbers)
         for number in asked:
@@ -173,20 +175,20 @@ class StateStore:
             else:
                 here = np.flatnonzero(numbers == number)
                 rows[here] = self._shards[number][sources[here]]
-        rows[np.arange(length) >= counts[:, None]] = 0
-        return rows
+        rows[np.arange(length) >= counts[:, None]] = 0  # what is decoded as zeros
+        return self.row_format.decode(rows)
 
 
-def _map(folder: Path, manifest: StoreManifest) -> tuple[NDArray[np.int64], list[NDArray[np.float16]]]:
+def _map(folder: Path, manifest: StoreManifest) -> tuple[NDArray[np.int64], list[NDArray[np.uint8]]]:
     """The index (3, N) and the shards that store.json names; see ``StateStore.open``."""
-    shards = []
+    shards, size = [], manifest.row_format.bytes
     for shard in manifest.shards:
-        if HEADER + shard.rows * manifest.width * ROW.itemsize > shard.bytes:
+        if HEADER + shard.rows * size > shard.bytes:
             raise ArtifactError(
                 f"{folder / MANIFEST}: {shard.rows:,} rows do not fit in the {shard.bytes:,} bytes of {shard.name}. "
                 "Delete it and build the store again; shards that are whole are kept."
             )
-        shards.append(map_file(folder / shard.name, shard.bytes, ROW, HEADER, (shard.rows, manifest.width)))
+        shards.append(map_file(folder / shard.name, shard.bytes, BYTE, HEADER, (shard.rows, size)))
     path, shape = folder / manifest.index, (3, manifest.n_items)
     index = map_file(path, manifest.n_items * 3 * COUNT.itemsize, COUNT, 0, shape)
     _check_index(path, index, np.array([len(rows) for rows in shards]))

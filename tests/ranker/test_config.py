@@ -19,7 +19,11 @@ CHANGED = EngineConfig(
     sources=("text", "als"),
     als=AlsConfig(factors=3, half_life=None),
     fusion=FusionConfig(weights={"als": 1.5, "text": 0.0}),
-    rerank=RerankConfig(enabled=False, pair=PairConfig(training=TrainingConfig(learning_rate=1e-6, report_to="wandb"))),
+    rerank=RerankConfig(
+        enabled=False,
+        split=SplitConfig(states="int8"),
+        pair=PairConfig(training=TrainingConfig(learning_rate=1e-6, report_to="wandb")),
+    ),
 )
 
 
@@ -114,6 +118,7 @@ def test_a_value_of_the_wrong_type_names_its_key_and_itself(path):
             {"rerank": {"pair": {"training": {"report_to": "paper"}}}},
             r"^config: rerank\.pair\.training\.report_to = 'paper': .*'none'",
         ),
+        ({"rerank": {"split": {"states": "int4"}}}, r"^config: rerank\.split\.states = 'int4': .*'float16' or 'int8'"),
         ({"sources": []}, r"^config: sources = \[\]: "),
         ({"sources": ["als", "magic"]}, r"^config: sources\.1 = 'magic': Input should be 'als', 'text' or"),
         ({"fusion": {"method": "vote"}}, r"^config: fusion\.method = 'vote'"),

@@ -180,7 +180,7 @@ def test_an_export_without_these_states_is_refused(encoder, items, tmp_path):
 
 
 def test_rows_make_a_store(items, tmp_path):
-    store = build_store(tmp_path / "store", TEXTS, items.version, items.width, items.read)
+    store = build_store(tmp_path / "store", TEXTS, items.version, items.row_format("float16"), items.read)
     places = np.arange(len(TEXTS))
     rows, counts = store.gather_ragged(places, 99)
     for place, expected in enumerate(rows_of(items, TEXTS)):

@@ -300,8 +300,11 @@ def test_sources_without_collaborative_vectors_do(checkpoint, tmp_path):
     assert_same(before, tiny_engine.answers(ranker.load(tmp_path / "model")))
 
 
-def test_several_joint_layers_serve_as_one_does(checkpoint, tmp_path):
-    engine = fitted_with(checkpoint, split={"joint_layers": 2})
+@pytest.mark.parametrize("split", [{"joint_layers": 2}, {"states": "int8"}], ids=str)
+def test_other_settings_serve_as_the_defaults_do(checkpoint, tmp_path, split):
+    engine = fitted_with(checkpoint, split=split)
+    kind = engine.config.rerank.split.states
+    assert engine.reranker.inputs.store.row_format.kind == kind
     assert not len(engine.recommend([101, 102], 5, allow=[]))  # no candidate, so no token to attend to
     batch = engine.recommend(USERS, 12)
     assert_same({"batch": batch}, {"batch": pd.concat([engine.recommend([user], 12) for user in USERS])})
@@ -312,6 +315,7 @@ def test_several_joint_layers_serve_as_one_does(checkpoint, tmp_path):
     engine.save(tmp_path / "model")
     assert_same(before, tiny_engine.answers(ranker.load(tmp_path / "model")))
     export = ranker.export(at(engine, "fp32"), tmp_path / "served")
+    assert export.engine.reranker.inputs.store.row_format.kind == kind
     assert_same({"batch": batch}, {"batch": export.engine.recommend(USERS, 12)}, 2e-2)
 
 

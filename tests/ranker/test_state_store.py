@@ -9,11 +9,31 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_store import TEXTS, WIDTH, Reader, build, file_limit, files, first_shard, refused, rows_of, same_rows
+from tiny_store import (
+    FORMATS,
+    TEXTS,
+    WIDTH,
+    Reader,
+    build,
+    file_limit,
+    files,
+    first_shard,
+    kept_as,
+    refused,
+    rows_of,
+    same_rows,
+)
 
 from encoders.errors import ArtifactError, InputError
 from ranker.states.store import StateStore
 from retrieval.candidates import NO_ITEM
+
+
+@pytest.fixture(scope="module", params=FORMATS, ids=lambda row_format: row_format.kind, autouse=True)
+def row_format(request):
+    """Every test runs on a store of each kind."""
+    with kept_as(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -86,12 +106,14 @@ def test_what_is_given_is_the_callers_own(single):
     np.testing.assert_array_equal(single.gather(np.array([2]))[0], rows_of(TEXTS[2], ragged=False)[0])
 
 
-def test_a_store_says_what_it_holds(store, single):
+def test_a_store_says_what_it_holds(store, single, row_format):
     counts = [len(rows_of(text)) for text in TEXTS]
     assert (store.n_items, store.width, store.version, store.max_rows) == (len(TEXTS), WIDTH, "v1", max(counts))
     assert store.counts.tolist() == counts
-    assert store.bytes_per_item == pytest.approx(np.mean(counts) * WIDTH * 2)
-    assert (single.max_rows, single.bytes_per_item) == (1, WIDTH * 2)
+    size = {"float16": WIDTH * 2, "int8": 32 + 2 + 2 * 2}[row_format.kind]
+    assert (store.row_format, single.row_format) == (row_format, row_format)
+    assert store.bytes_per_item == pytest.approx(np.mean(counts) * size)
+    assert (single.max_rows, single.bytes_per_item) == (1, size)
 
 
 @pytest.mark.parametrize("item", [-2, len(TEXTS), 10**12])

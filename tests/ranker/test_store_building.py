@@ -10,13 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_store import TEXTS, WIDTH, Reader, build, file_limit, files, same_rows
+from tiny_store import FORMATS, TEXTS, WIDTH, Reader, build, file_limit, files, kept_as, same_rows
 
 from encoders.errors import ArtifactError, InputError
 from ranker.states import building
 from ranker.states import store as stores
 from ranker.states.building import StoredRows
 from ranker.states.store import StateStore
+
+
+@pytest.fixture(scope="module", params=FORMATS, ids=lambda row_format: row_format.kind, autouse=True)
+def row_format(request):
+    """Every test runs on a store of each kind."""
+    with kept_as(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -125,6 +132,7 @@ import numpy as np
 from ranker.states import building
 from ranker.states import store as stores
 from ranker.states.building import StoredRows, build_store
+from ranker.states.rows import RowFormat
 from ranker.states.store import StateStore
 building.SMALL_SHARDS = 1
 root, before, after = Path(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
@@ -136,10 +144,10 @@ def read(texts):
 
 def build(folder, texts):
     asked.clear()
-    return build_store(folder, texts, "v1", 1, read, shard_items=4)
+    return build_store(folder, texts, "v1", RowFormat(1, sys.argv[5]), read, shard_items=4)
 
 def held(store):
-    return [str(int(row)) for row in store.gather(np.arange(store.n_items))[:, 0]]
+    return [str(round(float(row))) for row in store.gather(np.arange(store.n_items))[:, 0]]
 
 def kill_at(step):
     steps = 0
@@ -171,9 +179,9 @@ while killed:
 
 
 @pytest.mark.parametrize("before", [[], ["1", "2", "3", "4", "5", "6"]], ids=["first build", "update"])
-def test_a_kill_at_any_file_operation_leaves_the_old_store_or_the_new_one(tmp_path, before):
+def test_a_kill_at_any_file_operation_leaves_the_old_store_or_the_new_one(tmp_path, before, row_format):
     after = ["6", "7", "8", "1", "9", "10", "11", "12"]
-    arguments = [str(Path(__file__).parents[2]), str(tmp_path), json.dumps(before), json.dumps(after)]
+    arguments = [str(Path(__file__).parents[2]), str(tmp_path), json.dumps(before), json.dumps(after), row_format.kind]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *arguments], check=False, timeout=120, capture_output=True, text=True
     )
@@ -294,7 +302,6 @@ def test_states_that_are_not_finite_name_the_text_and_write_nothing_of_its_shard
     [
         ({"texts": []}, "There are no texts"),
         ({"texts": ["a", None]}, "Text 1 is None, not a string"),
-        ({"width": 0}, "width is 0"),
         ({"shard_items": 0}, "shard_items is 0"),
         ({"version": ""}, "the version has 0 characters"),
         ({"version": "x" * 513}, "the version has 513 characters"),

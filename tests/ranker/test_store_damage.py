@@ -1,5 +1,6 @@
 """Files of a store that are not what was written are refused in one line, and the next build heals them."""
 
+import dataclasses
 import json
 import logging
 import random
@@ -7,10 +8,18 @@ import re
 
 import numpy as np
 import pytest
-from tiny_store import TEXTS, WIDTH, Reader, build, files, first_shard, refused, same_rows
+from tiny_store import FORMATS, TEXTS, WIDTH, Reader, build, files, first_shard, kept_as, refused, same_rows
 
 from encoders.errors import ArtifactError
+from ranker.states.rows import RowFormat
 from ranker.states.store import StateStore
+
+
+@pytest.fixture(scope="module", params=FORMATS, ids=lambda row_format: row_format.kind, autouse=True)
+def row_format(request):
+    """Every test runs on a store of each kind."""
+    with kept_as(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -96,6 +105,10 @@ def test_an_unreadable_manifest_is_refused_by_readers_and_builders(store, conten
         ({"shards": []}, "not a readable store .shards:"),
         ({"shards": [{"name": "../x", "rows": 1, "bytes": 9}]}, r"not a readable store .shards\.0\.name:"),
         ({"index": "/etc/passwd"}, "not a readable store .index:"),
+        ({"kind": "int4"}, "not a readable store .kind:"),
+        ({"exact": -1}, "not a readable store .exact:"),
+        ({"exact": WIDTH + 1}, "not a readable store .*width is 5 and exact is 6"),
+        ({"kind": "float16", "exact": 1}, "not a readable store .*exact is 1 in float16"),
         ({"width": 10**6}, "rows do not fit in the .* bytes of shard-"),
         ({"format": 2, "parts": 7}, "format 2, but this library reads format 1. Install"),
     ],
@@ -125,18 +138,41 @@ def test_another_version_is_refused_with_both_names(store):
 
 
 @pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize("changes", [{"version": "v2"}, {"width": WIDTH + 1}])
-def test_a_folder_of_another_version_or_width_is_refused_and_kept(store, changes, finished):
+@pytest.mark.parametrize("changed", ["version", "width", "kind", "exact end"])
+def test_a_folder_of_another_version_or_row_format_is_refused_and_kept(store, row_format, changed, finished):
+    changes = {
+        "version": {"version": "v2"},
+        "width": {"row_format": dataclasses.replace(row_format, width=WIDTH + 1)},
+        "kind": {"row_format": FORMATS[FORMATS[0] == row_format]},
+        "exact end": {"row_format": RowFormat(WIDTH, "int8", 1)},
+    }[changed]
     if not finished:
         (store.folder / "store.json").unlink()
-    before, asked = files(store.folder), {"version": "v1", "width": WIDTH, **changes}
+    before, asked = files(store.folder), {"version": "v1", "row_format": row_format, **changes}
     problem = (
-        f"holds states of version v1 and width {WIDTH}, but the encoder makes version {asked['version']} and width "
-        f"{asked['width']}: name another folder"
+        f"holds states of version v1 and {row_format}, but the encoder makes version {asked['version']} and "
+        f"{asked['row_format']}: name another folder"
     )
-    with pytest.raises(ArtifactError, match=problem):
+    with pytest.raises(ArtifactError, match=re.escape(problem)):
         build(store.folder, TEXTS, Reader(fails_after=0), **changes)
     assert files(store.folder) == before
+
+
+def test_a_store_from_before_there_were_kinds_is_read_and_updated(tmp_path):
+    store = build(tmp_path, TEXTS, row_format=FORMATS[0])
+    manifest = json.loads((store.folder / "store.json").read_bytes())
+    (store.folder / "store.json").write_text(
+        json.dumps({key: value for key, value in manifest.items() if key not in ("kind", "exact")})
+    )
+    for path in store.folder.glob("shard-*"):
+        content = path.read_bytes()
+        header = content[:4096].replace(b',"kind":"float16","exact":0', b"", 1)
+        assert header != content[:4096]
+        path.write_bytes(header.ljust(4096) + content[4096:])
+    same_rows(StateStore.open(store.folder, "v1"), TEXTS)
+    reader = Reader()
+    same_rows(build(store.folder, [*TEXTS[1:], "new"], reader, row_format=FORMATS[0]), [*TEXTS[1:], "new"])
+    assert reader.asked == ["new"]
 
 
 def test_a_shard_of_a_newer_format_is_refused(store):

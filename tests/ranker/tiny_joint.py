@@ -58,9 +58,9 @@ def item_factors(count, length=FACTORS, seed=0):
     return np.random.default_rng(seed).normal(size=(count, length)).astype(np.float32)
 
 
-def input_reader(folder, encoder, shape, texts):
+def input_reader(folder, encoder, shape, texts, kind="float16"):
     items = item_reader(encoder, shape)
-    store = build_store(folder, texts, items.version, items.width, items.read)
+    store = build_store(folder, texts, items.version, items.row_format(kind), items.read)
     return InputReader(store, item_factors(len(texts), shape.factors), shape)
 
 

@@ -10,16 +10,20 @@ import pytest
 
 from encoders.errors import ArtifactError
 from ranker.states.building import StoredRows, build_store
+from ranker.states.rows import RowFormat
 from ranker.states.store import StateStore
 
 WIDTH = 5
+FORMATS = [RowFormat(WIDTH), RowFormat(WIDTH, "int8", 2)]
 
 
 def rows_of(text, ragged=True):
-    """What the reader makes of a text: rows that no other text has."""
+    """What the reader makes of a text: rows that no other text has, and that every format keeps as they are."""
     count = 1 + len(text) % 4 if ragged else 1
     seed = int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
-    return np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float16)
+    rows = np.random.default_rng(seed).normal(size=(count, WIDTH))
+    rows[:, :3] = 127, *np.random.default_rng(seed).integers(-127, 128, 2)  # what a scale of 1 leaves exact
+    return rows.astype(np.float16)
 
 
 class Reader:
@@ -46,8 +50,19 @@ class Reader:
             yield StoredRows(at, np.array([len(each) for each in rows]), np.concatenate(rows))
 
 
+@contextmanager
+def kept_as(row_format):
+    """Stores are built of rows that are kept so, unless a test says otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DEFAULTS, "row_format", row_format)
+        yield row_format
+
+
+DEFAULTS = {"version": "v1", "row_format": FORMATS[0], "shard_items": 4}
+
+
 def build(folder, texts, reader=None, **options):
-    options = {"version": "v1", "width": WIDTH, "shard_items": 4, **options}
+    options = {**DEFAULTS, **options}
     return build_store(folder, texts, read=reader or Reader(), **options)
 
 
