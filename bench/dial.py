@@ -39,8 +39,9 @@ has the most joint layers and every token, trained and served on int8 states.
 *split n* has n joint layers and reads every token of an item, *split n, v vectors* at most v vectors of it; one joint
 layer keeps one row of an item, whatever its tokens. States are those of the encoder's int8 export, where it passes the
 gate (*precision* is the one that did). *float32 states*: trained and served on those of the encoder in torch. *int8
-after training*: the same joint layers, trained on float32 states, served on int8 ones. Candidates are the same for all.
-*fit_s* is the time of reading the items and training, without the export.
+after training*: the same joint layers, trained on float32 states, served on int8 ones. *int8 rows*: the store
+keeps states in 8 bits, too. Candidates are the same for all. *fit_s* is the time of reading the items and training,
+without the export.
 """
 
 
@@ -109,7 +110,11 @@ def run(site: Site, variants: Sequence[Variant], about: Mapping[str, Any], out: 
         save(site, trained, out / ENGINES / trained.variant.folder)
         finished = [variant for variant in variants if variant.name in known]
         rows = judging.quality([known[variant.name] for variant in finished], ndcg, full)
-        words = [judging.smallest_sufficient(finished, ndcg), *judging.quantization_losses(finished, ndcg)]
+        words = [
+            judging.smallest_sufficient(finished, ndcg),
+            *judging.quantization_losses(finished, ndcg),
+            *judging.row_losses(finished, ndcg),
+        ]
         write({**about, "quality": rows, "words": words}, out)
         users = pd.Index(site.log.users.ids.take(np.unique(site.test.users)), name="user_id")
         pd.DataFrame(ndcg, index=users).to_parquet(out / "ndcg.parquet")

@@ -98,7 +98,7 @@ def quantization_losses(variants: Sequence[Variant], ndcg: UserNdcg) -> list[str
     of = {
         (variant.trained_on, variant.served_on): ndcg[variant.name]
         for variant in variants
-        if variant.joint_layers == QUANTIZED_LAYERS and variant.item_vectors is None
+        if variant.joint_layers == QUANTIZED_LAYERS and variant.item_vectors is None and variant.rows == "float16"
     }
     exact, after, learned = (of.get(key) for key in (("float32", "float32"), ("float32", "int8"), ("int8", "int8")))
     compared = (
@@ -111,3 +111,15 @@ def quantization_losses(variants: Sequence[Variant], ndcg: UserNdcg) -> list[str
         for words, first, second in compared
         if first is not None and second is not None
     ]
+
+
+def row_losses(variants: Sequence[Variant], ndcg: UserNdcg) -> list[str]:
+    """What keeping states in 8 bits costs, in words."""
+    usual = {(variant.joint_layers, variant.item_vectors): variant.name for variant in variants if variant.usual}
+    losses = []
+    for variant in variants:
+        other = usual.get((variant.joint_layers, variant.item_vectors))
+        if variant.rows == "int8" and other is not None:
+            loss = percent(*shares(paired_bootstrap(ndcg[other], ndcg[variant.name], seed=0)))
+            losses.append(f"{variant.name}, against float16 rows: {loss}")
+    return losses

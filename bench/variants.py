@@ -21,6 +21,7 @@ from ranker.training import TrainingReport
 States = Literal["float32", "int8"]  # of the encoder in torch, or of its export in the lowest precision that passed
 JOINT_LAYERS = (1, 2, 3, 6)
 FEWER_VECTORS = ((2, 8), (2, 4))  # joint layers, vectors of an item
+INT8_ROWS = (1, 2)  # joint layers at which the store's rows are kept in 8 bits, too
 QUANTIZED_LAYERS = 1  # joint layers at which the encoder's precision is varied
 
 
@@ -34,6 +35,7 @@ class Variant:
         item_vectors: That an item's tokens are averaged into; None keeps every token.
         trained_on: Whose states the joint layers learned on.
         served_on: Whose states they are judged on.
+        rows: What the store keeps them as.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Variant:
     item_vectors: int | None = None
     trained_on: States = "int8"
     served_on: States = "int8"
+    rows: Literal["float16", "int8"] = "float16"
 
     @property
     def folder(self) -> str:
@@ -49,8 +52,8 @@ class Variant:
 
     @property
     def usual(self) -> bool:
-        """Whether it is trained and served as ``ranker.fit`` does it."""
-        return self.trained_on == self.served_on == "int8"
+        """Whether it is trained and served as ``ranker.fit`` does it by default."""
+        return self.trained_on == self.served_on == "int8" and self.rows == "float16"
 
     @property
     def size(self) -> tuple[int, float]:
@@ -64,6 +67,7 @@ class Variant:
             joint_layers=self.joint_layers,
             item_vectors=self.item_vectors,
             quantized=self.served_on == "int8",
+            states=self.rows,
         )
         return replace(config, rerank=replace(config.rerank, split=split))
 
@@ -81,7 +85,8 @@ def every_variant(joint_layers: Iterable[int]) -> list[Variant]:
         Variant(f"split {QUANTIZED_LAYERS}, int8 after training", QUANTIZED_LAYERS, None, "float32", "int8"),
     ]
     whole = [Variant(f"split {count}", count) for count in counts]
-    return whole + fewer + (precisions if QUANTIZED_LAYERS in counts else [])
+    rows = [Variant(f"split {count}, int8 rows", count, rows="int8") for count in counts if count in INT8_ROWS]
+    return whole + fewer + rows + (precisions if QUANTIZED_LAYERS in counts else [])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +109,7 @@ class Trained:
             # with several joint layers, the first row is what stands for the item as an event
             "vectors_per_item": rows if self.variant.joint_layers == 1 else rows - 1,
             "bytes_per_item": store.bytes_per_item, "trained_on": self.variant.trained_on,
-            "served_on": self.variant.served_on, "precision": precision(self.encoder),
+            "served_on": self.variant.served_on, "rows": self.variant.rows, "precision": precision(self.encoder),
             "lists": self.training.examples, "steps": self.training.steps, "fit_s": self.seconds,
         }  # fmt: skip
 
@@ -121,8 +126,10 @@ def train(site: Site, variants: Sequence[Variant]) -> Iterator[Trained]:
             exports[joint_layers] = serving_encoder(site.original, site.log.histories, site.catalogue, config)
         return exports[joint_layers]
 
-    largest_first = sorted(variants, key=lambda variant: (variant.size, variant.trained_on), reverse=True)
-    for (_, states), group in groupby(largest_first, lambda variant: (variant.size, variant.trained_on)):
+    def training(variant: Variant) -> tuple[Any, ...]:
+        return variant.size, variant.trained_on, variant.rows == "float16"  # the full model is the very first
+
+    for (_, states, _), group in groupby(sorted(variants, key=training, reverse=True), training):
         alike = list(group)
         count = alike[0].joint_layers
         split, seed = alike[0].settings(site.config).rerank.split, site.config.seed

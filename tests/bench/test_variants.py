@@ -5,10 +5,12 @@ from ranker import EngineConfig
 
 
 def test_every_setting_of_the_dial_is_there_by_default() -> None:
-    kinds = [(v.joint_layers, v.item_vectors, v.trained_on, v.served_on) for v in every_variant((1, 2, 3, 6))]
-    usual = [(count, None, "int8", "int8") for count in (1, 2, 3, 6)]
-    fewer = [(2, vectors, "int8", "int8") for vectors in (8, 4)]
-    assert kinds == [*usual, *fewer, (1, None, "float32", "float32"), (1, None, "float32", "int8")]
+    kinds = [(v.joint_layers, v.item_vectors, v.trained_on, v.served_on, v.rows) for v in every_variant((1, 2, 3, 6))]
+    usual = [(count, None, "int8", "int8", "float16") for count in (1, 2, 3, 6)]
+    fewer = [(2, vectors, "int8", "int8", "float16") for vectors in (8, 4)]
+    rows = [(count, None, "int8", "int8", "int8") for count in (1, 2)]
+    precisions = [(1, None, "float32", served, "float16") for served in ("float32", "int8")]
+    assert kinds == [*usual, *fewer, *rows, *precisions]
 
 
 def test_only_what_belongs_to_the_asked_joint_layers_is_there() -> None:
@@ -34,6 +36,9 @@ def test_a_variant_changes_nothing_but_its_own_settings() -> None:
         split = tree["rerank"]["split"]
         assert split["joint_layers"] == variant.joint_layers
         assert split["item_vectors"] == variant.item_vectors
+        assert split["states"] == variant.rows
         assert split["quantized"] == (variant.served_on == "int8")
-        before["rerank"]["split"] |= {name: split[name] for name in ("joint_layers", "item_vectors", "quantized")}
+        before["rerank"]["split"] |= {
+            name: split[name] for name in ("joint_layers", "item_vectors", "quantized", "states")
+        }
         assert tree == before
