@@ -90,6 +90,7 @@ def train(site: Site, joint_layers: int) -> Dial:
     reranker, training = fit_split(
         site.learn,
         site.learn.take(np.arange(0)),
+        site.learn.take(np.arange(0)),
         site.catalogue,
         site.original,
         encoder,

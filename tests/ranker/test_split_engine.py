@@ -22,7 +22,7 @@ from encoders import ExportConfig, OnnxTextEncoder, TextEncoder
 from encoders.errors import ArtifactError, ConfigError, InputError
 from encoders.layers import top_layers
 from ranker.cli.info import engine_facts
-from ranker.reranker import Gain, Gains, KeepOrder
+from ranker.reranker import NO_GAIN, Gain, Gains, KeepOrder
 from ranker.split.reranker import FACTORS, SplitReranker
 from retrieval.candidates import NO_ITEM, Requests
 from retrieval.queries import Queries
@@ -249,6 +249,20 @@ def test_a_gain_of_an_older_version_is_refused(model):
     path.write_text('{"mean": 0.1, "error": 0.01}')
     with pytest.raises(ArtifactError, match=r"gain\.json: not the settings of Gains"):
         load_settings(Gains, path)
+
+
+def test_lists_with_queries_are_learned_from_and_measured_apart(checkpoint):
+    def fitted(share):
+        config = tiny_engine.split_config(checkpoint)
+        training = dataclasses.replace(config.rerank.split.training, queries=share)
+        return fit(checkpoint, split={"training": training})
+
+    never, often = fitted(0), fitted(0.9)
+    assert never.reranker.query_gain is NO_GAIN
+    assert not never.reranker.joint.weights["query"].any()
+    assert often.training.examples > never.training.examples
+    assert often.reranker.query_gain is not NO_GAIN
+    assert often.reranker.joint.weights["query"].any()
 
 
 def test_joint_layers_that_do_not_serve_are_not_asked(engine):
