@@ -138,6 +138,7 @@ def train(site: Site, variants: Sequence[Variant]) -> Iterator[Trained]:
         reranker, report = fit_split(
             site.learn,
             site.learn.take(np.arange(0)),
+            site.learn.take(np.arange(0)),
             site.catalogue,
             site.original,
             reading,

@@ -69,6 +69,8 @@ class JointTrainingConfig(TrainingConfig):
     Attributes:
         loss: "softmax" puts the chosen item of a list above its negatives; "bce" tells each of them apart by itself.
         head_rate: Learning rate of what is new (head, event and factor embeddings), as a multiple of the layers'.
+        queries: Share of the lists that are learned from once more as searches, the chosen item's title being the
+            query; 0 never does, and requests with a query keep the fused order then.
     """
 
     max_lists: Annotated[int, Field(ge=1)] = 100_000
@@ -78,6 +80,7 @@ class JointTrainingConfig(TrainingConfig):
     validation_lists: Annotated[int, Field(ge=1)] = 1000
     loss: Literal["softmax", "bce"] = "softmax"
     head_rate: Annotated[float, Field(gt=0)] = 5.0
+    queries: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -90,7 +93,7 @@ class SplitConfig:
         events: Newest events of a user that are read.
         quantized: Export the text encoder first, as ``EngineConfig.export`` says, and train on what the export makes
             of the items, so that what serves is what was trained on. Off, the encoder stays in torch.
-        max_tokens: Tokens of an item that are read, the first ones.
+        max_tokens: Tokens of an item, and of a query, that are read, the first ones.
         item_vectors: Where several layers are joint: average an item's tokens into so many vectors, which is faster and
             smaller. None keeps every token. A single joint layer keeps one row of an item in any case.
         states: How item states are kept: "int8" takes little more than half the room of "float16" and rounds each to a

@@ -26,6 +26,7 @@ from retrieval.catalogue import Catalogue
 from retrieval.fusion import SEARCH, FusedRetriever
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, Ids
+from retrieval.queries import Queries
 from retrieval.similar import similar_items
 
 logger = logging.getLogger(__name__)
@@ -251,7 +252,7 @@ class Engine:
                 )
         return ids, self.users.histories(ids)
 
-    def _queries(self, query: str | Sequence[str] | None, n_users: int) -> NDArray[np.float32] | None:
+    def _queries(self, query: str | Sequence[str] | None, n_users: int) -> Queries | None:
         if query is None:
             return None
         if SEARCH not in self.retriever.sources:
@@ -261,8 +262,8 @@ class Engine:
             )
         texts = query_texts(query, n_users)
         places = {text: place for place, text in enumerate(sorted(set(texts)))}
-        vectors = self.encoder.encode(list(places))
-        return vectors[[places[text] for text in texts]]
+        queries = self.reranker.read_queries(list(places), self.encoder)
+        return queries.take(np.array([places[text] for text in texts], np.int64))
 
     def _candidates(self, user_ids: Sequence[Any], k: int) -> Iterator[pd.DataFrame]:
         everything = np.ones(len(self.catalogue), np.bool_)

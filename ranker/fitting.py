@@ -18,9 +18,10 @@ from ranker.labels import labelled_events
 from ranker.lists import LabelledLists, held_out_events, held_out_sizes, labelled_lists, refused_lists
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
-from ranker.reranker import CrossEncoderReranker, KeepOrder, Reranker
+from ranker.reranker import NO_GAIN, CrossEncoderReranker, KeepOrder, Reranker
 from ranker.split.fitting import fit_split, lower_layers
 from ranker.split.inputs import collaborative
+from ranker.split.queries import known_item_lists
 from ranker.tasks import retrieval_task
 from ranker.temporary import remove_with, temporary_folder
 from ranker.users import UserHistories
@@ -94,17 +95,23 @@ def fit(
         if config.rerank.enabled and config.rerank.kind == "split":
             split = config.rerank.split
             refused = refused_lists(labelled.negative(), proposer, split.depth)
+            queried = known_item_lists(
+                lists, proposer, encoder, lower_layers(original, split), catalogue, split, config.seed
+            )
             factors = collaborative_factors(proposer, len(catalogue))
             reranker, training = fit_split(
-                lists, refused, catalogue, original, encoder, factors, split, config.seed, progress
+                lists, refused, queried, catalogue, original, encoder, factors, split, config.seed, progress
             )
         elif config.rerank.enabled:
             reranker, training = fit_pair(lists, labelled, catalogue, config.rerank.pair, config.seed, progress)
         if isinstance(reranker, CrossEncoderReranker):
-            logger.info(
-                "On validation lists the cross-encoder adds %+.4f (standard error %.4f) to NDCG@10: its order %s.",
-                reranker.gain.mean, reranker.gain.error, "is served" if reranker.gain.serves else "is not served",
-            )  # fmt: skip
+            measured = {"without": reranker.gain, "with": reranker.query_gain}
+            for kind, gain in measured.items():
+                if gain is not NO_GAIN:
+                    logger.info(
+                        "On validation lists %s a query the cross-encoder adds %+.4f (standard error %.4f) to NDCG@10: "
+                        "its order %s.", kind, gain.mean, gain.error, "is served" if gain.serves else "is not served",
+                    )  # fmt: skip
     logger.info("Fitting the sources on all %d events.", len(log.histories.items))
     retriever = FusedRetriever(fit_sources(log.histories, vectors, config), weights, config.fusion)
     return Engine(

@@ -24,7 +24,7 @@ from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.log import FeedbackLog
 from ranker.pair.reranker import PairReranker
-from ranker.reranker import CrossEncoderReranker, Gain, KeepOrder, Reranker
+from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
 from ranker.split.reranker import SplitReranker
 from ranker.training import TrainingReport
 from ranker.users import UserHistories
@@ -54,7 +54,8 @@ def save_engine(engine: Engine, root: Path) -> Path:
         for name, source in engine.retriever.sources.items():
             source.save(_new(folder / "sources" / name))
         if isinstance(engine.reranker, CrossEncoderReranker):
-            save_settings(engine.reranker.gain, _new(folder / "reranker") / "gain.json")
+            gains = Gains(engine.reranker.gain, engine.reranker.query_gain)
+            save_settings(gains, _new(folder / "reranker") / "gain.json")
             engine.reranker.save(folder / "reranker")
 
     elsewhere = Path(engine.log.path).resolve() != (root / LOG).resolve()
@@ -131,12 +132,12 @@ def _load_retriever(folder: Path, config: EngineConfig, n_items: int) -> FusedRe
 def _load_reranker(folder: Path, encoder: Encoder, catalogue: Catalogue, config: EngineConfig) -> Reranker:
     if not folder.is_dir():
         return KeepOrder()
-    gain = load_settings(Gain, folder / "gain.json")
+    gains = load_settings(Gains, folder / "gain.json")
     if config.rerank.kind == "pair":
-        return PairReranker.load(folder, catalogue, config.rerank.pair, gain)
+        return PairReranker.load(folder, catalogue, config.rerank.pair, gains.histories)
     if not isinstance(encoder, TextEncoder | OnnxTextEncoder):
         raise ArtifactError(f"{folder}: needs an encoder that gives token states. Save the engine again.")
-    reranker = SplitReranker.load(folder, encoder, config.rerank.split.depth, gain)
+    reranker = SplitReranker.load(folder, encoder, config.rerank.split.depth, gains.histories, gains.queries)
     if reranker.inputs.store.n_items != len(catalogue):
         raise ArtifactError(
             f"{folder}: holds the states of {reranker.inputs.store.n_items} items, but the catalogue has "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from encoders import Encoder
 from ranker.lists import LabelledLists, list_ndcg
 from retrieval.candidates import NO_ITEM, Candidates, Requests
+from retrieval.queries import Queries
 
 
 class Reranker(Protocol):
@@ -22,6 +25,10 @@ class Reranker(Protocol):
         """The same candidates under new scores, best first."""
         ...
 
+    def read_queries(self, texts: Sequence[str], encoder: Encoder) -> Queries:
+        """Queries as retrieval and this re-ranker need them, read by the encoder that read the items."""
+        ...
+
 
 class KeepOrder:
     """The re-ranker of an engine without a cross-encoder: the fused order stands."""
@@ -29,6 +36,10 @@ class KeepOrder:
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The candidates as they are."""
         return candidates
+
+    def read_queries(self, texts: Sequence[str], encoder: Encoder) -> Queries:
+        """The queries' vectors alone."""
+        return Queries.without_states(encoder.encode(texts))
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -53,6 +64,22 @@ class Gain:
         return self.mean > self.error
 
 
+NO_GAIN = Gain(0, 0)  # of what was not measured: it does not serve
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Gains:
+    """What re-ranking added to the two kinds of requests.
+
+    Attributes:
+        histories: To requests without a query, which have the user's history alone.
+        queries: To requests with a free-text query.
+    """
+
+    histories: Gain
+    queries: Gain
+
+
 def measured_gain(before: NDArray[np.float32], after: NDArray[np.float32], lists: LabelledLists) -> Gain:
     """The gain of scores ``after`` over scores ``before``, both (L, K) of the lists' candidates."""
     chosen = lists.candidates.items == lists.chosen[:, None]
@@ -68,11 +95,13 @@ class CrossEncoderReranker(ABC):
     Args:
         depth: How many it scores.
         gain: What that was worth; where it does not serve, the fused order stands and nothing is scored.
+        query_gain: The same of requests with a free-text query.
     """
 
-    def __init__(self, depth: int, gain: Gain) -> None:
+    def __init__(self, depth: int, gain: Gain, query_gain: Gain = NO_GAIN) -> None:
         self.depth = depth
         self.gain = gain
+        self.query_gain = query_gain
 
     @property
     @abstractmethod
@@ -81,21 +110,20 @@ class CrossEncoderReranker(ABC):
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write all but the gain into this empty folder."""
+        """Write all but the gains into this empty folder."""
 
     @abstractmethod
     def score(self, requests: Requests, candidates: Candidates) -> NDArray[np.float32]:
         """Scores (U, K) that compare within a request; whatever stands beside NO_ITEM is passed over."""
 
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
-        """The candidates in their new order where that serves, else as they are.
+        """The candidates in their new order where that serves requests like these, else as they are."""
+        gain = self.gain if requests.queries is None else self.query_gain
+        return self.reordered(requests, candidates) if gain.serves else candidates
 
-        Requests with a free-text query keep their order: the cross-encoder learned what users take next, not what
-        answers a query.
-        """
-        if requests.queries is not None or not self.gain.serves:
-            return candidates
-        return self.reordered(requests, candidates)
+    def read_queries(self, texts: Sequence[str], encoder: Encoder) -> Queries:
+        """The queries' vectors alone: token states are for a re-ranker that reads them."""
+        return Queries.without_states(encoder.encode(texts))
 
     def reordered(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The candidates in their new order, whether it serves or not."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from encoders.errors import InputError
 from retrieval.histories import Histories
+from retrieval.queries import Queries
 
 NO_ITEM = -1  # fills a row that ran out of candidates, as FAISS does
 
@@ -26,7 +27,7 @@ class Requests:
     histories: Histories  # U rows
     allowed: NDArray[np.bool_]  # (I,) items that may be returned at all
     exclude_seen: bool = True  # leave out the items of a row's own history
-    queries: NDArray[np.float32] | None = None  # (U, dim) free-text queries, as the items' encoder reads them
+    queries: Queries | None = None  # U free-text queries
 
     def __post_init__(self) -> None:
         if self.queries is not None and len(self.queries) != len(self.histories):
@@ -39,7 +40,7 @@ class Requests:
 
     def take(self, rows: NDArray[np.int64]) -> Requests:
         """These rows, in this order."""
-        queries = None if self.queries is None else self.queries[rows]
+        queries = None if self.queries is None else self.queries.take(rows)
         return Requests(self.histories.take(rows), self.allowed, self.exclude_seen, queries)
 
     def blocks(self) -> Iterator[tuple[slice, Requests]]:

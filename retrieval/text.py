@@ -66,12 +66,13 @@ class TextRetriever:
     def request_vectors(self, requests: Requests) -> NDArray[np.float32]:
         """What each request is searched with, (U, dim): its query, else its profile; zeros where it has neither."""
         if requests.queries is not None:
-            if requests.queries.shape[1] != self.vectors.shape[1]:
+            queries = requests.queries.vectors
+            if queries.shape[1] != self.vectors.shape[1]:
                 raise InputError(
-                    f"Query vectors have length {requests.queries.shape[1]}, item vectors {self.vectors.shape[1]}: "
+                    f"Query vectors have length {queries.shape[1]}, item vectors {self.vectors.shape[1]}: "
                     "encode queries with the encoder that read the items."
                 )
-            return requests.queries
+            return queries
         liked = requests.histories.liked()
         weights = liked.matrix(liked.weights * liked.recency(self.config.half_life), len(self.vectors))
         profiles = np.asarray(weights @ self.vectors, np.float32)

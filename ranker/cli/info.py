@@ -13,7 +13,7 @@ from ranker.cli.output import Output
 
 if TYPE_CHECKING:
     from ranker import Engine
-    from ranker.reranker import CrossEncoderReranker
+    from ranker.reranker import CrossEncoderReranker, Gain
 
 
 def info(ctx: typer.Context, model: Model) -> None:
@@ -54,11 +54,10 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
         "encoder": _transformer(engine.encoder),
     }
     if isinstance(engine.reranker, CrossEncoderReranker):
-        gain = engine.reranker.gain
         facts["cross_encoder"] = {
             **_cross_encoder(engine.reranker),
             "depth": engine.reranker.depth,
-            "gain": {"ndcg@10": gain.mean, "standard_error": gain.error, "serves": gain.serves},
+            "gain": _gain(engine.reranker.gain),
         }
     if engine.training is not None:
         ndcg = dict(engine.training.validation_ndcg)
@@ -70,6 +69,10 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
             "validation_ndcg@10": ndcg[engine.training.best_step],
         }
     return facts
+
+
+def _gain(gain: Gain) -> dict[str, Any]:
+    return {"ndcg@10": gain.mean, "standard_error": gain.error, "serves": gain.serves}
 
 
 def _cross_encoder(reranker: CrossEncoderReranker) -> dict[str, Any]:
@@ -86,6 +89,7 @@ def _cross_encoder(reranker: CrossEncoderReranker) -> dict[str, Any]:
             "joint_layers": shape.joint_layers,
             "states": store.row_format.kind,
             "bytes_of_states_per_item": store.bytes_per_item,
+            "gain_with_a_query": _gain(reranker.query_gain),
         }
     return {"kind": type(reranker).__name__}
 

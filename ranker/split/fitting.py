@@ -12,7 +12,7 @@ from encoders import StateEncoder, TextEncoder
 from encoders.layers import check_cut, top_layers
 from ranker.config import SplitConfig
 from ranker.lists import LabelledLists
-from ranker.reranker import Gain, measured_gain
+from ranker.reranker import NO_GAIN, Gain, measured_gain
 from ranker.split.inputs import InputReader
 from ranker.split.items import ItemReader
 from ranker.split.model import JointModel, JointShape
@@ -40,6 +40,7 @@ def lower_layers(encoder: TextEncoder, config: SplitConfig) -> int:
 def fit_split(
     lists: LabelledLists,
     refused: LabelledLists,
+    queried: LabelledLists,
     catalogue: Catalogue,
     original: TextEncoder,
     encoder: StateEncoder,
@@ -53,6 +54,7 @@ def fit_split(
     Args:
         lists: Labelled lists.
         refused: Lists whose chosen item was refused; those of users whose lists measure the gain are left out.
+        queried: Lists with queries, learned from and measured apart; none where queries shall not be re-ranked.
         catalogue: The items.
         original: The encoder that the joint layers are cut from.
         encoder: The one that serves: the original, or its export. Training reads the states that it makes.
@@ -69,6 +71,8 @@ def fit_split(
     lists = lists.containing_choice(config.depth)
     train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed))
     refused = refused.take(np.flatnonzero(~np.isin(refused.users, validation.users)))
+    asked = np.isin(queried.users, validation.users)
+    queried, validation_queried = (queried.take(np.flatnonzero(part)) for part in (~asked, asked))
     check_lists(len(train), len(validation), config.training)  # before every item is read
     shape = JointShape(
         layer=layers[0].shape,
@@ -89,18 +93,21 @@ def fit_split(
         store = build_store(folder, catalogue.texts, items.version, row_format, items.read, progress=progress)
         inputs = InputReader(store, factors, shape)
         logger.info(
-            "Training %d joint layers on %d lists, and on %d that were refused.",
-            config.joint_layers, len(train), len(refused),
+            "Training %d joint layers on %d lists, on %d with a query, and on %d that were refused.",
+            config.joint_layers, len(train), len(queried), len(refused),
         )  # fmt: skip
-        report = train_joint(model, inputs, train, refused, validation, config.training, seed, progress)
-        reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, Gain(0, 0))
+        report = train_joint(model, inputs, train, queried, refused, validation, config.training, seed, progress)
+        reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, NO_GAIN)
         reranker.gain = gain_on(reranker, validation)
+        reranker.query_gain = gain_on(reranker, validation_queried)
         remove_with(reranker, folder)
     return reranker, report
 
 
 def gain_on(reranker: SplitReranker, lists: LabelledLists, block: int = 256) -> Gain:
-    """What re-ranking gains over the fused order of lists."""
+    """What re-ranking gains over the fused order of lists; no lists tell of no gain."""
+    if not len(lists):
+        return NO_GAIN
     parts = [lists.take(np.arange(start, min(start + block, len(lists)))) for start in range(0, len(lists), block)]
     scores = np.concatenate([reranker.score(part.requests, part.candidates) for part in parts])
     return measured_gain(lists.candidates.scores, scores, lists)

@@ -1,4 +1,4 @@
-"""What the joint layers are given: gathered item rows, the user's newest events, and the retrieval scores."""
+"""What the joint layers are given: gathered item rows, the user's newest events and query, and the retrieval scores."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from encoders.errors import InputError
 from ranker.split.model import LEVELS, MASKED, JointShape
 from ranker.states.store import StateStore
 from retrieval.candidates import NO_ITEM, Candidates, Requests
@@ -18,7 +19,10 @@ from retrieval.histories import Histories
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointInputs:
-    """Arrays by the names of ``JointModel.forward``'s arguments, for U users with K candidates and M events each."""
+    """Arrays by the names of ``JointModel.forward``'s arguments.
+
+    For U users with K candidates, M events and T tokens of a query each; T is 0 where there is no query.
+    """
 
     rows: NDArray[np.float16]  # (R, width) of the items that occur; the first is zeros
     places: NDArray[np.int64]  # (U, K, L) rows of each candidate; 0 is padding
@@ -29,6 +33,8 @@ class JointInputs:
     event_kinds: NDArray[np.int64]  # (U, M)
     event_levels: NDArray[np.int64]  # (U, M)
     event_bias: NDArray[np.float32]  # (U, M)
+    query_states: NDArray[np.float16]  # (U, T, dim)
+    query_bias: NDArray[np.float32]  # (U, T)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The same as tensors, without a copy."""
@@ -62,8 +68,12 @@ class InputReader:
             requests: U requests.
             candidates: Theirs.
             features: (U, K, features) where the candidates are some of those among which their scores are standardised.
+
+        Raises:
+            InputError: An item is not in the store, or the queries' states have another length than the joint layers'.
         """
         items = candidates.items
+        query_states, query_bias = query_tokens(requests, self.shape)
         events, kinds, levels, event_bias = newest_events(requests.histories, self.shape.max_events)
         occurring = np.unique(np.concatenate([items.ravel(), events.ravel(), [NO_ITEM]]))  # NO_ITEM comes first
         rows, starts, counts = self._rows(occurring)
@@ -78,6 +88,8 @@ class InputReader:
             event_kinds=kinds,
             event_levels=levels,
             event_bias=event_bias,
+            query_states=query_states,
+            query_bias=query_bias,
         )
 
     def _rows(self, items: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.int64], NDArray[np.int64]]:
@@ -102,7 +114,7 @@ class InputReader:
 
 
 def stacked(several: Sequence[JointInputs]) -> JointInputs:
-    """The inputs of several batches as one, padded to the most candidates, rows and events among them."""
+    """The inputs of several batches as one, padded to the most candidates, rows, events and tokens among them."""
     offsets = np.cumsum([0, *(len(inputs.rows) for inputs in several[:-1])])
     whole = {"rows": np.concatenate([inputs.rows for inputs in several])}
     for field in fields(JointInputs)[1:]:
@@ -110,7 +122,7 @@ def stacked(several: Sequence[JointInputs]) -> JointInputs:
         if field.name in ("places", "event_places"):
             arrays = [np.where(array == 0, 0, array + offset) for array, offset in zip(arrays, offsets, strict=True)]
         shape = (sum(len(array) for array in arrays), *np.max([array.shape[1:] for array in arrays], axis=0))
-        whole[field.name] = np.full(shape, MASKED if field.name == "event_bias" else 0, arrays[0].dtype)
+        whole[field.name] = np.full(shape, MASKED if field.name in ("event_bias", "query_bias") else 0, arrays[0].dtype)
         start = 0
         for array in arrays:
             whole[field.name][start : start + len(array), *(slice(length) for length in array.shape[1:])] = array
@@ -136,6 +148,25 @@ def newest_events(
     levels[newest.rows, ages] = weight_levels(newest.weights)
     bias = np.where(np.arange(width) < lengths[:, None], 0, MASKED).astype(np.float32)
     return items, kinds, levels, bias
+
+
+def query_tokens(requests: Requests, shape: JointShape) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    """States (U, T, dim) and bias (U, T) of the first tokens of each request's query, zeros beyond its end.
+
+    T is the longest query's number of tokens, at most ``shape.max_tokens``; 0 without queries, or without their states.
+    """
+    if requests.queries is None:
+        return np.zeros((len(requests), 0, shape.layer.dim), np.float16), np.zeros((len(requests), 0), np.float32)
+    states = requests.queries.states
+    if states.shape[2] != shape.layer.dim:
+        raise InputError(
+            f"Queries' states have length {states.shape[2]}, the joint layers' {shape.layer.dim}: read queries with "
+            "the encoder that read the items."
+        )
+    lengths = np.minimum(requests.queries.lengths, shape.max_tokens)
+    width = int(lengths.max(initial=0))
+    real = np.arange(width) < lengths[:, None]
+    return np.where(real[:, :, None], states[:, :width], np.float16(0)), np.where(real, 0, MASKED).astype(np.float32)
 
 
 def weight_levels(weights: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The joint layers: a candidate's tokens attend to themselves and to what its user did."""
+"""The joint layers: a candidate's tokens attend to themselves, and to what its user did and asked for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class JointShape:
         layer: Of each layer.
         lower_layers: How many of a checkpoint's layers read items alone.
         joint_layers: How many above them read candidate and context together.
-        max_tokens: Tokens of an item that are read, the first ones.
+        max_tokens: Tokens of an item, and of a query, that are read, the first ones.
         item_vectors: Vectors that these are averaged into where several layers are joint; None keeps them all.
         factors: Length of the collaborative vectors.
         features: Retrieval scores of a candidate.
@@ -93,7 +93,7 @@ class JointLayer(nn.Module):
         Args:
             item: Of (U, K) items with P places each.
             context: (U, M, dim).
-            bias: (U, M) 0 for an event, MASKED for padding.
+            bias: (U, M) 0 for what is there, MASKED for padding.
 
         Returns:
             (U, K, P, dim).
@@ -110,7 +110,7 @@ class JointLayer(nn.Module):
         return read.transpose(1, 2).reshape(users, items, places, dim)
 
     def read_context(self, context: Tensor, bias: Tensor) -> Tensor:
-        """The context as the next layer finds it: every event attends to all of them, and to no candidate."""
+        """The context as the next layer finds it: each of it attends to all of it, and to no candidate."""
         layer = self.layer
         queries, keys = layer.heads(layer.query(context)), layer.heads(self.context_key(context))
         logits = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5 + bias[:, None, None, :]
@@ -119,7 +119,7 @@ class JointLayer(nn.Module):
 
 
 class JointModel(nn.Module):
-    """From an item's cached states, a user's events and the retrieval scores to one logit per candidate.
+    """From an item's cached states, a user's events and query, and the retrieval scores to one logit per candidate.
 
     The last layer computes the candidate's first position only. With one joint layer that leaves nothing of the item's
     own tokens to compute: their part of the attention is folded once, offline (``ranker.split.items``).
@@ -138,6 +138,7 @@ class JointModel(nn.Module):
         self.kind = nn.Embedding(N_KINDS, dim, padding_idx=LOGGED)  # what feedback says beyond a logged event
         self.level = nn.Embedding(LEVELS, dim)
         self.age = nn.Embedding(shape.max_events, dim)
+        self.query = nn.Parameter(torch.zeros(dim))  # what tells a query's tokens from events
         self.of_event = nn.Linear(shape.factors, dim, bias=False)
         self.of_item = nn.Linear(shape.factors, dim, bias=False)
         self.head = nn.Linear(dim, 1)
@@ -163,6 +164,8 @@ class JointModel(nn.Module):
         event_kinds: Tensor,
         event_levels: Tensor,
         event_bias: Tensor,
+        query_states: Tensor,
+        query_bias: Tensor,
     ) -> Tensor:
         """Logits (U, K) of U users' candidates.
 
@@ -176,25 +179,29 @@ class JointModel(nn.Module):
             event_kinds: (U, M) int64 kind of each event, below N_KINDS.
             event_levels: (U, M) int64 level of each event's weight, below LEVELS.
             event_bias: (U, M) 0 for an event, MASKED for padding.
+            query_states: (U, T, dim) float16 token states of the user's query; T may be 0.
+            query_bias: (U, T) 0 for a token, MASKED for padding.
         """
         ages = torch.arange(event_levels.shape[1], device=event_levels.device)
         pooled = pooled_of(rows[event_places], self.shape)
         context = pooled.float() + self.of_event(event_factors) + self.age(ages)
         context = context + self.kind(event_kinds) + self.level(event_levels)
+        context = torch.cat([context, query_states.float() + self.query], dim=1)
+        bias = torch.cat([event_bias, query_bias], dim=1)
         shift = self.of_item(factors)  # of the first place alone
         if self.shape.joint_layers == 1:
-            states = self._single(rows[places[:, :, 0]], shift, context, event_bias)
+            states = self._single(rows[places[:, :, 0]], shift, context, bias)
         else:
-            states = self._several(rows, places, shift, context, event_bias)
+            states = self._several(rows, places, shift, context, bias)
         logits: Tensor = (self.head(states) + self.wide(features))[:, :, 0]
         return logits
 
-    def _single(self, rows: Tensor, shift: Tensor, context: Tensor, event_bias: Tensor) -> Tensor:
+    def _single(self, rows: Tensor, shift: Tensor, context: Tensor, context_bias: Tensor) -> Tensor:
         """The first place's states (U, K, dim) of items that were folded offline."""
         states, item = unpacked(rows[:, :, None, :], self.shape.layer)
-        return self._top(states[:, :, 0], item, shift, context, event_bias)
+        return self._top(states[:, :, 0], item, shift, context, context_bias)
 
-    def _several(self, rows: Tensor, places: Tensor, shift: Tensor, context: Tensor, event_bias: Tensor) -> Tensor:
+    def _several(self, rows: Tensor, places: Tensor, shift: Tensor, context: Tensor, context_bias: Tensor) -> Tensor:
         """The first place's states (U, K, dim) from token states.
 
         What works on each token by itself works on the T tokens that are there; only attention needs them padded.
@@ -213,20 +220,20 @@ class JointModel(nn.Module):
             queries, keys, values = (_padded(part(tokens), at) for part in (layer.query, layer.key, layer.value))
             item = folded(layer, queries, keys, values, bias)
             asked = item.queries + _padded(nn.functional.linear(shifts, layer.query.weight), at)
-            attention = joint.attend(Folded(asked, item.own, item.weight), context, event_bias)
+            attention = joint.attend(Folded(asked, item.own, item.weight), context, context_bias)
             tokens = layer.finish(tokens + shifts, attention.flatten(0, 2)[real])
-            context = joint.read_context(context, event_bias)
+            context = joint.read_context(context, context_bias)
             shifts = torch.zeros_like(shifts)
         layer = self.top.layer
         states = _padded(tokens, at[:, :, :1])
         keys, values = (_padded(part(tokens), at) for part in (layer.key, layer.value))
         item = folded(layer, layer.query(states), keys, values, bias)
-        return self._top(states[:, :, 0], item, torch.zeros_like(states[:, :, 0]), context, event_bias)
+        return self._top(states[:, :, 0], item, torch.zeros_like(states[:, :, 0]), context, context_bias)
 
-    def _top(self, states: Tensor, item: Folded, shift: Tensor, context: Tensor, event_bias: Tensor) -> Tensor:
+    def _top(self, states: Tensor, item: Folded, shift: Tensor, context: Tensor, context_bias: Tensor) -> Tensor:
         layer = self.top.layer
         asked = item.queries + nn.functional.linear(shift, layer.query.weight)[:, :, None, :]
-        attention = self.top.attend(Folded(asked, item.own, item.weight), context, event_bias)
+        attention = self.top.attend(Folded(asked, item.own, item.weight), context, context_bias)
         return layer.finish(states + shift, attention[:, :, 0])
 
 

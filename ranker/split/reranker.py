@@ -9,19 +9,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders import StateEncoder
+from encoders import Encoder, StateEncoder
 from encoders.errors import ArtifactError
 from encoders.execution import QUICKLY_OPENED, usable
-from ranker.reranker import CrossEncoderReranker, Gain
+from ranker.reranker import NO_GAIN, CrossEncoderReranker, Gain
 from ranker.split.batching import BatchingConfig, MicroBatcher
 from ranker.split.inputs import InputReader, JointInputs, stacked
 from ranker.split.items import ItemReader
+from ranker.split.queries import read_queries
 from ranker.split.serving import OnnxJoint
 from ranker.split.workload import sample_inputs
 from ranker.states.building import build_store
 from ranker.states.store import StateStore
 from retrieval.candidates import Candidates, Requests
 from retrieval.fusion import standardised
+from retrieval.queries import Queries
 from retrieval.storage import load_array
 
 BLOCK_REQUESTS = 32  # read and scored at once: bounds the memory of their rows
@@ -37,10 +39,19 @@ class SplitReranker(CrossEncoderReranker):
         items: Reads items into the store.
         depth: Candidates of each request that are scored.
         gain: What that was worth.
+        query_gain: What it was worth where requests have a free-text query.
     """
 
-    def __init__(self, joint: OnnxJoint, inputs: InputReader, items: ItemReader, depth: int, gain: Gain) -> None:
-        super().__init__(depth, gain)
+    def __init__(
+        self,
+        joint: OnnxJoint,
+        inputs: InputReader,
+        items: ItemReader,
+        depth: int,
+        gain: Gain,
+        query_gain: Gain = NO_GAIN,
+    ) -> None:
+        super().__init__(depth, gain, query_gain)
         self.joint = joint
         self.inputs = inputs
         self.items = items
@@ -64,11 +75,18 @@ class SplitReranker(CrossEncoderReranker):
         logits[silent] = standardised(candidates.scores[silent, :, None])[:, :, 0]
         return logits
 
+    def read_queries(self, texts: Sequence[str], encoder: Encoder) -> Queries:
+        """Vectors and token states, in one pass, where queries are re-ranked; else the vectors alone."""
+        if not self.query_gain.serves:
+            return super().read_queries(texts, encoder)
+        shape = self.joint.shape
+        return read_queries(self.items.encoder, texts, shape.lower_layers, shape.max_tokens)
+
     def read_by(self, encoder: StateEncoder, texts: Sequence[str], folder: Path) -> SplitReranker:
         """The same joint layers over items read anew by another encoder, kept in this folder."""
         items = self.items.read_by(encoder)
         store = build_store(folder, texts, items.version, self.inputs.store.row_format, items.read)
-        return SplitReranker(self.joint, self.inputs.over(store), items, self.depth, self.gain)
+        return SplitReranker(self.joint, self.inputs.over(store), items, self.depth, self.gain, self.query_gain)
 
     def save(self, folder: Path) -> None:
         """Write joint layers, store and vectors into this empty folder."""
@@ -78,7 +96,9 @@ class SplitReranker(CrossEncoderReranker):
         self.inputs.store.copy_to(folder / STORE)
 
     @classmethod
-    def load(cls, folder: Path, encoder: StateEncoder, depth: int, gain: Gain) -> SplitReranker:
+    def load(
+        cls, folder: Path, encoder: StateEncoder, depth: int, gain: Gain, query_gain: Gain = NO_GAIN
+    ) -> SplitReranker:
         """Read what ``save`` wrote; states and vectors stay memory-mapped.
 
         Where this machine can run the joint layers in several ways, the fastest is found by measurement.
@@ -88,6 +108,7 @@ class SplitReranker(CrossEncoderReranker):
             encoder: The one that read the items.
             depth: Candidates of each request that are scored.
             gain: What that was worth.
+            query_gain: What it was worth where requests have a free-text query.
 
         Raises:
             ArtifactError: A file is missing or damaged, or the files do not belong together.
@@ -110,7 +131,7 @@ class SplitReranker(CrossEncoderReranker):
         reader = InputReader(store, factors, joint.shape)
         if len(usable(QUICKLY_OPENED)) > 1:  # samples are not made for nothing
             joint.choose(sample_inputs(reader, depth), QUICKLY_OPENED)
-        return cls(joint, reader, items, depth, gain)
+        return cls(joint, reader, items, depth, gain, query_gain)
 
 
 def _candidates(inputs: JointInputs) -> int:

@@ -222,7 +222,7 @@ def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _traced(shape: JointShape) -> onnx.ModelProto:
-    """The graph of a model over any numbers of users, candidates, rows and events; its constants are left empty."""
+    """The graph of a model over any numbers of users, candidates, rows, events and words; its constants are empty."""
     axes = {
         "rows": ("rows",),
         "places": ("users", "items", "tokens"),
@@ -233,6 +233,8 @@ def _traced(shape: JointShape) -> onnx.ModelProto:
         "event_kinds": ("users", "events"),
         "event_levels": ("users", "events"),
         "event_bias": ("users", "events"),
+        "query_states": ("users", "words"),
+        "query_bias": ("users", "words"),
         LOGITS: ("users", "items"),
     }
     example = _example(shape)
@@ -271,7 +273,8 @@ def _distinct(shape: JointShape) -> JointModel:
 
 
 def _example(shape: JointShape) -> JointInputs:
-    users, items, events, tokens = 2, 3, min(4, shape.max_events), 1 if shape.joint_layers == 1 else 5
+    users, items, events, words = 2, 3, min(4, shape.max_events), 3
+    tokens = 1 if shape.joint_layers == 1 else 5
     width = packed_width(shape.layer) if shape.joint_layers == 1 else shape.layer.dim
     places = 1 + np.arange(users * items * tokens).reshape(users, items, tokens)
     return JointInputs(
@@ -284,4 +287,6 @@ def _example(shape: JointShape) -> JointInputs:
         event_kinds=np.zeros((users, events), np.int64),
         event_levels=np.zeros((users, events), np.int64),
         event_bias=np.zeros((users, events), np.float32),
+        query_states=np.zeros((users, words, shape.layer.dim), np.float16),
+        query_bias=np.zeros((users, words), np.float32),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ def train_joint(
     model: JointModel,
     reader: InputReader,
     lists: LabelledLists,
+    queried: LabelledLists,
     refused: LabelledLists,
     validation: LabelledLists,
     config: JointTrainingConfig,
@@ -34,6 +36,7 @@ def train_joint(
         model: The joint layers.
         reader: Gives their inputs.
         lists: Lists to learn from, each of which holds its chosen item.
+        queried: Lists with queries to learn from, too.
         refused: Lists whose chosen item was refused.
         validation: Lists of other users, for early stopping.
         config: Settings; ``negatives`` of a list's other candidates are drawn anew each time that it is seen.
@@ -47,7 +50,7 @@ def train_joint(
     check_lists(len(lists), len(validation), config)
     rng = np.random.default_rng(seed)
     shown = rng.permutation(len(validation))[: config.validation_lists]
-    batches = _Lists(reader, lists, refused, validation, config.negatives, rng)
+    batches = _Lists(reader, (lists, queried, refused), validation, config.negatives, rng)
     layers = [*model.top.parameters(), *model.lower.parameters()]
     inside = {id(parameter) for parameter in layers}
     fresh = [parameter for parameter in model.parameters() if id(parameter) not in inside]
@@ -57,7 +60,7 @@ def train_joint(
             {"params": layers, "lr": config.learning_rate},
             {"params": fresh, "lr": config.learning_rate * config.head_rate},
         ],
-        range(len(lists) + len(refused)),
+        range(len(lists) + len(queried) + len(refused)),
         [-1 - int(at) for at in shown],
         batches,
         _mean_ndcg,
@@ -69,7 +72,7 @@ def train_joint(
 
 
 class _Lists:
-    """Batches of lists by their numbers: lists first, refused ones after them.
+    """Batches of lists by their numbers, part after part, the refused ones last.
 
     A negative number -1 - n is the n-th validation list, which is read whole.
     """
@@ -77,15 +80,15 @@ class _Lists:
     def __init__(
         self,
         reader: InputReader,
-        lists: LabelledLists,
-        refused: LabelledLists,
+        parts: Sequence[LabelledLists],
         validation: LabelledLists,
         negatives: int,
         rng: np.random.Generator,
     ) -> None:
         self._reader = reader
         # scores are standardised among all of a list, as when it is served
-        self._parts = [(part, scores_of(part.candidates)) for part in (lists, refused)]
+        self._parts = [(part, scores_of(part.candidates)) for part in parts]
+        self._ends = np.cumsum([len(part) for part in parts])
         self._validation = validation
         self._negatives = negatives
         self._rng = rng
@@ -96,12 +99,12 @@ class _Lists:
             lists = self._validation.take(-1 - at)
             inputs = self._reader.read(lists.requests, lists.candidates)
             return _tensors(inputs, list_labels(lists.candidates.items, lists.chosen), np.zeros(len(at), np.bool_))
-        first = len(self._parts[0][0])
-        groups = (at[at < first], at[at >= first] - first)
+        owners = np.searchsorted(self._ends, at, side="right")
+        groups = [at[owners == n] - (self._ends[n] - len(part)) for n, (part, _) in enumerate(self._parts)]
         drawn = [self._drawn(*part, rows) for part, rows in zip(self._parts, groups, strict=True) if len(rows)]
         width = max(labels.shape[1] for _, labels in drawn)
         labels = [np.pad(labels, ((0, 0), (0, width - labels.shape[1])), constant_values=-1) for _, labels in drawn]
-        refused = np.repeat([False, True], [len(rows) for rows in groups])
+        refused = np.arange(len(at)) >= len(at) - len(groups[-1])
         return _tensors(stacked([inputs for inputs, _ in drawn]), np.concatenate(labels), refused)
 
     def _drawn(

@@ -23,6 +23,7 @@ def buckets(shape: JointShape) -> Buckets:
         "rows": (256, 1024, 4096, 16384),
         "events": (shape.max_events,),  # there is no embedding of any later place
         "tokens": (1, 8, 32, 128, 512),
+        "words": (1, 8, 32, 128, 512),
     }
     masks = [field.name for field in fields(JointInputs) if field.name.endswith("_bias")]
     return Buckets(sizes, dict.fromkeys(masks, MASKED))

@@ -1,6 +1,7 @@
 """The joint layers are given what users did last, and nothing that depends on whom they are batched with."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_joint import (
     EVENTS,
     FACTORS,
+    asking,
     candidates,
     fresh_model,
     input_reader,
@@ -23,10 +25,19 @@ from tiny_models import catalogue
 from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import InputError
 from ranker.feedback import KIND_CODES, N_KINDS
-from ranker.split.inputs import JointInputs, collaborative, newest_events, scores_of, stacked, weight_levels
+from ranker.split.inputs import (
+    JointInputs,
+    collaborative,
+    newest_events,
+    query_tokens,
+    scores_of,
+    stacked,
+    weight_levels,
+)
 from ranker.split.model import MASKED, pooled_of
 from retrieval.candidates import NO_ITEM
 from retrieval.histories import LOGGED, Histories
+from retrieval.queries import Queries
 
 TEXTS = catalogue(12)
 
@@ -51,6 +62,11 @@ def joint_layers(request):
 @pytest.fixture
 def reader(readers, joint_layers):
     return readers[joint_layers]
+
+
+def lines(count, seed=0):
+    """Token states (count, 32)."""
+    return np.random.default_rng(seed).normal(size=(count, 32)).astype(np.float16)
 
 
 LEVEL_BOUNDS = (0.0, 1.0, 2.0, 4.0, 8.0)
@@ -177,6 +193,8 @@ def test_inputs_stacked_score_as_they_do_apart(reader, encoder, joint_layers):
         (requests(()), candidates([6], seed=1)),
         (requests((1, 2), (4, 3, 2, 1, 0)), candidates([1, 0, 3, 4, 8], [7, 6], seed=2)),
         (requests((9,)), candidates([], width=1)),
+        (asking(requests((2,), ()), lines(3, seed=1), lines(5, seed=2)), candidates([1, 0], [3, 2], seed=3)),
+        (asking(requests((4,)), lines(1, seed=3)), candidates([7, 2, 1], seed=4)),
     ]
     parts = [reader.read(*given_to) for given_to in shown]
     whole = run(model, stacked(parts)).logits
@@ -193,17 +211,55 @@ def test_inputs_stacked_score_as_they_do_apart(reader, encoder, joint_layers):
 
 
 def test_stacking_one_changes_nothing(reader):
-    inputs = reader.read(requests((3, 5), ()), candidates([5, 9], [1]))
-    for field in dataclasses.fields(JointInputs):
-        after, before = getattr(stacked([inputs]), field.name), getattr(inputs, field.name)
-        assert after.dtype == before.dtype
-        np.testing.assert_array_equal(after, before)
+    asked, shown = requests((3, 5), ()), candidates([5, 9], [1])
+    for inputs in (reader.read(asked, shown), reader.read(asking(asked, lines(2), lines(4)), shown)):
+        for field in dataclasses.fields(JointInputs):
+            after, before = getattr(stacked([inputs]), field.name), getattr(inputs, field.name)
+            assert after.dtype == before.dtype
+            np.testing.assert_array_equal(after, before)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(1, 7), st.booleans())
+def test_the_first_tokens_of_each_query_are_read(lengths, most, with_states):
+    shape = SimpleNamespace(max_tokens=most, layer=SimpleNamespace(dim=3))
+    states = np.random.default_rng(0).normal(size=(len(lengths), max(lengths), 3)).astype(np.float16)
+    queries = Queries(np.ones((len(lengths), 3), np.float32), states, np.array(lengths))
+    if not with_states:
+        queries = Queries.without_states(queries.vectors)
+        lengths = [0] * len(lengths)
+    asked = dataclasses.replace(requests(*[()] * len(lengths)), queries=queries)
+    found, bias = query_tokens(asked, shape)
+    width = min(most, max(lengths))
+    assert found.shape == (len(lengths), width, 3)
+    assert bias.shape == (len(lengths), width)
+    assert (found.dtype, bias.dtype) == (np.float16, np.float32)
+    for row, length in enumerate(lengths):
+        kept = min(most, length)
+        np.testing.assert_array_equal(found[row, :kept], states[row, :kept])
+        assert not found[row, kept:].any()
+        np.testing.assert_array_equal(bias[row], np.float32([0] * kept + [MASKED] * (width - kept)))
+
+
+def test_queries_that_another_encoder_read_are_an_error(reader):
+    asked = asking(requests((3,)), np.ones((2, 31)))
+    with pytest.raises(InputError, match="states have length 31, the joint layers' 32"):
+        reader.read(asked, candidates([5, 9]))
 
 
 def test_reading_leaves_requests_candidates_and_factors_as_they_are(reader):
     asked, shown = requests((3, (5, 0.0), (6, 2.0)), (), (7, 8)), candidates([5, 9], [1, 0, 3], [8])
+    asked = asking(asked, lines(2), lines(2), lines(2))  # none is padding, which would be a copy in any case
     histories = asked.histories
-    arrays = [histories.items, histories.weights, shown.items, shown.scores, shown.by_source, reader.factors]
+    arrays = [
+        asked.queries.states,
+        histories.items,
+        histories.weights,
+        shown.items,
+        shown.scores,
+        shown.by_source,
+        reader.factors,
+    ]
     copies = [array.copy() for array in arrays]
     inputs = reader.read(asked, shown)
     for field in dataclasses.fields(JointInputs):

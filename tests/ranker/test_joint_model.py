@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_joint import (
+    asking,
     candidates,
     fresh_model,
     input_reader,
@@ -86,8 +87,11 @@ def fold_of(layer, line):
     return torch.cat(parts, dim=1)
 
 
-def unrounded(model, lines, users, width=1):
-    """Inputs of items (K, N, dim) and users' (states, factors, levels, kinds), in float32, not float16."""
+def unrounded(model, lines, users, width=1, queries=None):
+    """Inputs of items (K, N, dim) and users' (states, factors, levels, kinds), in float32, not float16.
+
+    Users may have queries, whose states (T, dim) may be none at all.
+    """
     shape, dim = model.shape, model.shape.layer.dim
     blank = torch.zeros(1, packed_width(shape.layer) if shape.joint_layers == 1 else dim)
     rows = [fold_of(model.top.layer, line) if shape.joint_layers == 1 else line for line in lines]
@@ -106,6 +110,11 @@ def unrounded(model, lines, users, width=1):
         pooled_of(rows[-1], shape)[:] = torch.as_tensor(pooled)
         event_factors[at, : len(pooled)] = factors
         levels[at, : len(pooled)], kinds[at, : len(pooled)], event_bias[at, : len(pooled)] = level, kind, 0
+    queries = [np.empty((0, dim))] * len(users) if queries is None else queries
+    words = max(map(len, queries))
+    query_states, query_bias = np.full((len(users), words, dim), 9.0), np.full((len(users), words), MASKED)
+    for at, query in enumerate(queries):
+        query_states[at, : len(query)], query_bias[at, : len(query)] = query, 0
     return JointInputs(
         rows=torch.cat(rows).numpy(),
         places=places[None].repeat(len(users), 0),
@@ -116,6 +125,8 @@ def unrounded(model, lines, users, width=1):
         event_kinds=kinds,
         event_levels=levels,
         event_bias=event_bias.astype(np.float32),
+        query_states=query_states.astype(np.float32),
+        query_bias=query_bias.astype(np.float32),
     )
 
 
@@ -158,14 +169,17 @@ def test_a_whole_model_is_its_layers_one_after_the_other_in_full(encoder, joint_
         (normal(len(level), dim, seed=20 + at), normal(len(level), factors, seed=30 + at), level, kind)
         for at, (level, kind) in enumerate(zip(levels, kinds, strict=True))
     ]
-    inputs = unrounded(model, lines, users)
-    found = run(model, inputs)
-    for user, (pooled, event_factors, _, kind) in enumerate(users):
-        for item, line in enumerate(lines):
-            given = (line, inputs.factors[user, item], pooled, event_factors, weights[user], kind)
-            np.testing.assert_allclose(found.states[user, item], plain_state(model, *given), atol=1e-5)
-            logit = plain_logit(model, *given, features=inputs.features[user, item])
-            np.testing.assert_allclose(found.logits[user, item], logit, atol=2e-5)
+    for lengths in ((0, 0), (2, 5), (3, 0)):
+        queries = [normal(length, dim, seed=40 + length) for length in lengths]
+        inputs = unrounded(model, lines, users, queries=queries)
+        found = run(model, inputs)
+        for user, (pooled, event_factors, _, kind) in enumerate(users):
+            for item, line in enumerate(lines):
+                given = (line, inputs.factors[user, item], pooled, event_factors, weights[user], kind)
+                state = plain_state(model, *given, queries[user])
+                np.testing.assert_allclose(found.states[user, item], state, atol=1e-5)
+                logit = plain_logit(model, *given, features=inputs.features[user, item], query=queries[user])
+                np.testing.assert_allclose(found.logits[user, item], logit, atol=2e-5)
 
 
 @pytest.mark.parametrize("events", [1, 4])
@@ -231,7 +245,7 @@ def test_packing_keeps_states_to_float16_and_the_weight_to_more(seed, size):
     torch.testing.assert_close(rows[:, 3 * 8 : 4 * 8].float(), pooled[:, 0], atol=1e-7, rtol=2**-11)
 
 
-def padded(inputs, rows=0, events=0, items=0):
+def padded(inputs, rows=0, events=0, items=0, words=0):
     """The inputs with so much more padding, of a kind that would show if it were read."""
     changed = {}
     for field in dataclasses.fields(inputs):
@@ -240,31 +254,64 @@ def padded(inputs, rows=0, events=0, items=0):
             widths = [(0, 3)]
         elif field.name.startswith("event"):
             widths = [(0, 0), (0, events)]
+        elif field.name.startswith("query"):
+            widths = [(0, 0), (0, words)]
         else:
             widths = [(0, 0), (0, items), *([(0, rows)] if field.name == "places" else [])]
-        filling = {"event_bias": MASKED, "places": 0}.get(field.name, 3)
+        filling = {"event_bias": MASKED, "query_bias": MASKED, "places": 0}.get(field.name, 3)
         widths += [(0, 0)] * (array.ndim - len(widths))
         changed[field.name] = np.pad(array, widths, constant_values=filling)
     return JointInputs(**changed)
 
 
 def test_padding_changes_nothing(reader, model):
-    inputs = reader.read(requests((3, 5), (2,)), candidates([5, 9, 11], [1, 0, 3]))
-    before = run(model, inputs).logits
+    alone, shown = requests((3, 5), (2,)), candidates([5, 9, 11], [1, 0, 3])
     rows = 3 if model.shape.joint_layers > 1 else 0  # with one joint layer an item is one row
-    for more in ({"events": 4}, {"items": 2}, {"rows": rows}, {"events": 1, "items": 1, "rows": rows}):
-        after = run(model, padded(inputs, **more)).logits
-        np.testing.assert_allclose(after[:, : before.shape[1]], before, atol=1e-5)
-        assert np.isfinite(after).all()
+    several = {"events": 1, "items": 1, "rows": rows, "words": 2}
+    for asked in (alone, asking(alone, normal(4, 32, seed=1), normal(2, 32, seed=2))):
+        inputs = reader.read(asked, shown)
+        before = run(model, inputs).logits
+        for more in ({"events": 4}, {"items": 2}, {"rows": rows}, {"words": 3}, several):
+            after = run(model, padded(inputs, **more)).logits
+            np.testing.assert_allclose(after[:, : before.shape[1]], before, atol=1e-5)
+            assert np.isfinite(after).all()
+
+
+def test_a_masked_query_changes_nothing(reader, model):
+    asked, shown = requests((3, 5), ()), candidates([5, 9, 11], [1, 0, 3])
+    without = reader.read(asked, shown)
+    assert without.query_states.shape == (2, 0, 32)
+    masked = reader.read(asking(asked, normal(4, 32, seed=1), normal(3, 32, seed=2)), shown)
+    masked = dataclasses.replace(masked, query_bias=np.full_like(masked.query_bias, MASKED))
+    np.testing.assert_allclose(run(model, masked).logits, run(model, without).logits, atol=1e-5)
+
+
+def test_what_a_query_says_counts_with_and_without_events(reader, model):
+    shown = candidates([5, 9, 11])
+    for history in ((3, 5), ()):
+        asked = requests(history)
+        several = [asked, *(asking(asked, normal(3, 32, seed=seed)) for seed in (1, 2))]
+        found = [run(model, reader.read(one, shown)).states for one in several]
+        for at, states in enumerate(found):
+            assert all(np.abs(states - other).max() > 1e-3 for other in found[:at])
+
+
+def test_a_query_of_the_same_states_as_an_event_is_told_from_it(reader, model):
+    shown, states = candidates([5, 9, 11]), normal(1, 32, seed=1)
+    asked = reader.read(asking(requests((3,)), states), shown)
+    before = run(model, asked).states
+    model.query.data += 1
+    assert np.abs(run(model, asked).states - before).max() > 1e-3
 
 
 def test_a_batch_equals_its_rows_one_by_one(reader, model):
-    batch = requests(*HISTORIES)
-    whole = run(model, reader.read(batch, CANDIDATES)).logits
-    for row in range(len(batch)):
-        known = int((CANDIDATES.items[row] >= 0).sum())
-        alone = reader.read(batch.take(np.array([row])), CANDIDATES.take(np.array([row])).head(known))
-        np.testing.assert_allclose(run(model, alone).logits[0], whole[row, :known], atol=1e-5)
+    users = requests(*HISTORIES)
+    for batch in (users, asking(users, *(normal(count, 32, seed=count) for count in (2, 5, 1)))):
+        whole = run(model, reader.read(batch, CANDIDATES)).logits
+        for row in range(len(batch)):
+            known = int((CANDIDATES.items[row] >= 0).sum())
+            alone = reader.read(batch.take(np.array([row])), CANDIDATES.take(np.array([row])).head(known))
+            np.testing.assert_allclose(run(model, alone).logits[0], whole[row, :known], atol=1e-5)
 
 
 def test_candidates_in_another_order_get_the_same_logits(reader, model):

@@ -68,7 +68,7 @@ def joint(model, traced):
     return joint
 
 
-def inputs_for(shape, users=2, items=5, events=4, tokens=6, seed=0):
+def inputs_for(shape, users=2, items=5, events=4, tokens=6, words=3, seed=0):
     """Any numbers, of which a random part is padding."""
     rng = np.random.default_rng(seed)
 
@@ -88,6 +88,8 @@ def inputs_for(shape, users=2, items=5, events=4, tokens=6, seed=0):
         event_kinds=rng.integers(0, N_KINDS, (users, events)),
         event_levels=rng.integers(0, LEVELS, (users, events)),
         event_bias=np.where(rng.random((users, events)) < 0.7, 0, MASKED).astype(np.float32),
+        query_states=normal(users, words, 32, dtype=np.float16),
+        query_bias=np.where(rng.random((users, words)) < 0.7, 0, MASKED).astype(np.float32),
     )
 
 
@@ -105,6 +107,7 @@ SIZES = {
     "items": st.integers(1, 9),
     "events": st.integers(1, 6),
     "tokens": st.integers(2, 9),
+    "words": st.integers(0, 5),
 }
 
 

@@ -18,6 +18,7 @@ from encoders.errors import ExtraError, InputError
 from ranker.config import JointTrainingConfig
 from ranker.feedback import N_KINDS
 from ranker.lists import LabelledLists, list_ndcg
+from ranker.split.queries import read_queries
 from ranker.split.training import bce_loss, drawn_places, softmax_loss, train_joint
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.histories import Histories
@@ -77,9 +78,9 @@ TRAIN, VALIDATION = lists(240, 1, short=True), lists(60, 2)
 NOTHING = TRAIN.take(np.arange(0))
 
 
-def tune(model, reader, seed=0, train=TRAIN, refused=NOTHING, validation=VALIDATION, **changes):
+def tune(model, reader, seed=0, train=TRAIN, queried=NOTHING, refused=NOTHING, validation=VALIDATION, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    return train_joint(model, reader, train, refused, validation, config, seed, progress=False)
+    return train_joint(model, reader, train, queried, refused, validation, config, seed, progress=False)
 
 
 def with_kinds(of):
@@ -88,6 +89,15 @@ def with_kinds(of):
     kinds = 1 + np.arange(len(histories.items)) % (N_KINDS - 1)
     histories = dataclasses.replace(histories, kinds=kinds.astype(np.uint8))
     return dataclasses.replace(of, requests=dataclasses.replace(of.requests, histories=histories))
+
+
+def asking(of, encoder, shape, seed=0):
+    """The same lists as searches for the chosen item's word; what their users did before says nothing of it."""
+    histories = of.requests.histories
+    items = np.random.default_rng(seed).integers(0, N_ITEMS, len(histories.items))
+    queries = read_queries(encoder, [WORDS[item % 2] for item in of.chosen], shape.lower_layers, shape.max_tokens)
+    requests = Requests(dataclasses.replace(histories, items=items), of.requests.allowed, queries=queries)
+    return dataclasses.replace(of, requests=requests)
 
 
 def ndcg(model, reader, of):
@@ -127,6 +137,21 @@ def test_it_learns_what_decides_and_keeps_the_best_that_was_measured(fresh, read
     assert report.best_step == min(step for step, value in measured.items() if value == max(measured.values()))
     assert report.examples == len(train)
     assert not model.training
+
+
+@pytest.mark.parametrize("joint_layers", [1, 2])
+def test_it_learns_to_find_what_a_query_names(fresh, readers, encoder, joint_layers):
+    model, reader = fresh(joint_layers), readers[joint_layers]
+    taken, searched, others = (lists(count, seed, short=True) for count, seed in ((500, 1), (500, 3), (60, 9)))
+    queried, others = (asking(of, encoder, model.shape, seed) for seed, of in enumerate((searched, others)))
+    before = ndcg(model, reader, others)
+    settings = LEARNS["softmax", joint_layers] | {"epochs": 12, "batch_size": 32, "patience": 24}
+    report = tune(model, reader, train=taken, queried=queried, **settings)
+    assert before < 0.6
+    assert ndcg(model, reader, others) > 0.9
+    assert ndcg(model, reader, VALIDATION) > 0.9  # and what users take without one
+    assert report.examples == len(taken) + len(queried)
+    assert report.feedback == 0
 
 
 def test_items_like_the_refused_ones_fall_behind(fresh, readers):
@@ -184,12 +209,12 @@ def test_it_stops_early_where_nothing_gets_better(fresh, readers):
     assert report.steps == 3 * report.validation_ndcg[0][0]
 
 
-def test_every_weight_that_is_served_is_trained(fresh, readers):
+def test_every_weight_that_is_served_is_trained(fresh, readers, encoder):
     for joint_layers, reader in readers.items():
         model = fresh(joint_layers)
         of = with_kinds(TRAIN)
         before = copy.deepcopy(model.state_dict())
-        tune(model, reader, train=of, epochs=1)
+        tune(model, reader, train=of, queried=asking(TRAIN, encoder, model.shape), epochs=1)
         still = {name for name, weight in model.state_dict().items() if torch.equal(weight, before[name])}
         # the folded part of a single layer is not computed again
         folded = {
@@ -210,6 +235,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(fresh, re
     assert torch.equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
     assert not torch.equal(results[0][0], results[2][0])
+
+
+def test_without_queries_what_reads_them_stays_as_it_was(fresh, readers):
+    model = fresh()
+    tune(model, readers[1], epochs=1)
+    assert not model.query.any()
 
 
 @pytest.mark.parametrize("loss", ["softmax", "bce"])

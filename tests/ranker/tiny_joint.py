@@ -1,6 +1,7 @@
 """Joint models over tiny checkpoints, their inputs, and the same model written out once more, plainly."""
 
 import copy
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from ranker.split.model import JointModel, JointShape
 from ranker.states.building import build_store
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.histories import LOGGED, Histories
+from retrieval.queries import Queries
 
 FACTORS, FEATURES, EVENTS = 5, 3, 6
 
@@ -81,6 +83,15 @@ def requests(*histories, n_items=1000):
     return Requests(table, np.ones(n_items, np.bool_))
 
 
+def asking(asked, *lines):
+    """The same requests with queries whose token states are these lines (T, dim), padded to the longest."""
+    lengths = np.array([len(line) for line in lines])
+    states = np.full((len(lines), lengths.max(), len(lines[0][0])), np.float16(9))
+    for row, line in enumerate(lines):
+        states[row, : len(line)] = line
+    return dataclasses.replace(asked, queries=Queries(states[:, 0].astype(np.float32), states, lengths))
+
+
 def candidates(*rows, width=0, seed=0, sources=FEATURES - 1):
     """Candidates with falling scores, padded to the longest row or to the width."""
     rng = np.random.default_rng(seed)
@@ -134,7 +145,7 @@ def plain_join(joint, tokens, shift, context, places):
 
 
 @torch.no_grad()
-def plain_state(model, tokens, factors, event_states, event_factors, weights, kinds):
+def plain_state(model, tokens, factors, event_states, event_factors, weights, kinds, query=None):
     """What the top of a model makes of one item for one user, in float64 and without padding, masks or folding.
 
     Args:
@@ -145,6 +156,7 @@ def plain_state(model, tokens, factors, event_states, event_factors, weights, ki
         event_factors: (M, factors).
         weights: (M,) of the events.
         kinds: (M,) of the events.
+        query: (T, dim) what the lower layers make of the user's query, where there is one.
     """
     model = copy.deepcopy(model).double()
     tokens, factors, event_states, event_factors = (
@@ -154,6 +166,8 @@ def plain_state(model, tokens, factors, event_states, event_factors, weights, ki
     context = event_states + event_factors @ model.of_event.weight.T
     context = context + model.level.weight[levels] + model.age.weight[: len(levels)]
     context = context + model.kind.weight[torch.as_tensor(kinds, dtype=torch.int64)]
+    if query is not None:
+        context = torch.cat([context, torch.as_tensor(query, dtype=torch.float64) + model.query])
     shift = torch.zeros_like(tokens)
     shift[0] = model.of_item.weight @ factors
     for joint in model.lower:
@@ -166,8 +180,8 @@ def plain_state(model, tokens, factors, event_states, event_factors, weights, ki
 
 
 @torch.no_grad()
-def plain_logit(model, *item_and_user, features):
-    state = plain_state(model, *item_and_user)
+def plain_logit(model, *item_and_user, features, query=None):
+    state = plain_state(model, *item_and_user, query)
     head, wide = model.head, model.wide
     return float(state @ head.weight[0].double() + head.bias[0] + torch.as_tensor(features) @ wide.weight[0])
 

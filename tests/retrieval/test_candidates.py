@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as nps
 from encoders.errors import InputError
 from retrieval.candidates import NO_ITEM, Candidates, Requests, top_k
 from retrieval.histories import Histories
+from retrieval.queries import Queries
 
 few_values = st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0])  # few, so that ties abound
 
@@ -46,8 +47,11 @@ def test_equal_new_scores_put_the_lower_item_first():
 def test_shapes_that_do_not_line_up_are_refused():
     with pytest.raises(InputError, match="do not line up"):
         Candidates(np.zeros((2, 3), np.int64), np.zeros((2, 2), np.float32), np.zeros((2, 3, 1), np.float32), ("als",))
+    vectors = np.zeros((1, 3), np.float32)
     with pytest.raises(InputError, match="1 queries for 2 users"):
-        Requests(Histories.empty(2), np.ones(4, np.bool_), queries=np.zeros((1, 3), np.float32))
+        Requests(Histories.empty(2), np.ones(4, np.bool_), queries=Queries.without_states(vectors))
+    with pytest.raises(InputError, match="1 vectors, 2 rows of states and 1 lengths do not line up"):
+        Queries(vectors, np.zeros((2, 5, 3), np.float16), np.ones(1, np.int64))
 
 
 def test_blocks_cover_every_request_once():

@@ -5,6 +5,7 @@ from encoders.errors import InputError
 from retrieval.candidates import NO_ITEM, Requests
 from retrieval.fusion import FusedRetriever, FusionConfig, learn_weights, standardised
 from retrieval.histories import Histories
+from retrieval.queries import Queries
 
 
 class Table:
@@ -103,7 +104,7 @@ def test_weights_that_do_not_fit_the_sources_are_refused(weights):
 def test_a_query_without_the_text_source_is_refused():
     fused = FusedRetriever({"als": Table([1, 2])}, {"als": 1.0}, FusionConfig())
     with pytest.raises(InputError, match="needs the source 'text'"):
-        fused.retrieve(ask(2, queries=np.ones((1, 2), np.float32)), 1)
+        fused.retrieve(ask(2, queries=Queries.without_states(np.ones((1, 2), np.float32))), 1)
 
 
 @pytest.mark.parametrize("method", ["weighted", "rrf"])

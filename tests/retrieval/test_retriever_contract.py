@@ -9,6 +9,7 @@ from encoders.errors import ArtifactError
 from retrieval.candidates import NO_ITEM, Requests
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
+from retrieval.queries import Queries
 
 
 def test_a_batch_equals_its_rows_one_by_one(source, requests_):
@@ -108,7 +109,7 @@ def test_a_damaged_file_is_named(source, tmp_path):
 def test_a_query_is_answered_by_text_alone_and_ordered_by_all(vectors, requests_, histories):
     fused = build("fused", histories, vectors)
     queries = vectors[np.arange(len(requests_)) % len(vectors)]
-    asked = Requests(histories, requests_.allowed, queries=queries)
+    asked = Requests(histories, requests_.allowed, queries=Queries.without_states(queries))
     union = fused.union(asked, 5)
     proposed = fused.sources["text"].retrieve(asked, fused.config.depth).items
     for row in range(len(asked)):

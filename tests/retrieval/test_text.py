@@ -4,6 +4,7 @@ import pytest
 from retrieval.candidates import NO_ITEM, Requests
 from retrieval.histories import Histories
 from retrieval.index import IndexConfig
+from retrieval.queries import Queries
 from retrieval.text import TextConfig, TextRetriever
 
 
@@ -21,7 +22,7 @@ def test_a_narrow_filter_loses_nothing_in_any_index(vectors, kind, n_allowed):
     allowed = np.zeros(len(vectors), np.bool_)
     allowed[rng.permutation(len(vectors))[:n_allowed]] = True
     queries = vectors[:20] + np.float32(0.05)
-    requests = Requests(Histories.empty(20), allowed, queries=queries)
+    requests = Requests(Histories.empty(20), allowed, queries=Queries.without_states(queries))
     exact = queries @ vectors.T
     exact[:, ~allowed] = -np.inf
     truth = np.argsort(-exact, axis=1, kind="stable")[:, :10]
