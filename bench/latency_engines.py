@@ -94,7 +94,7 @@ def train(site: Site, joint_layers: int) -> Dial:
         site.original,
         encoder,
         site.factors,
-        config.rerank.split,
+        config.rerank,
         config.seed,
         True,
     )

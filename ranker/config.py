@@ -68,6 +68,10 @@ class JointTrainingConfig(TrainingConfig):
     Attributes:
         loss: "softmax" puts the chosen item of a list above its negatives; "bce" tells each of them apart by itself.
         head_rate: Learning rate of what is new (head, event and factor embeddings), as a multiple of the layers'.
+        teacher: Hub id or folder of a pair cross-encoder to learn from, too; ``RerankConfig.pair`` says how it reads
+            (``model`` and ``context_items``). None learns from what users took alone.
+        distillation: Share of the teacher's term in the loss of the lists that it scored.
+        teacher_lists: Lists that the teacher scores at most, once, before training.
     """
 
     max_lists: Annotated[int, Field(ge=1)] = 100_000
@@ -77,6 +81,9 @@ class JointTrainingConfig(TrainingConfig):
     validation_lists: Annotated[int, Field(ge=1)] = 1000
     loss: Literal["softmax", "bce"] = "softmax"
     head_rate: Annotated[float, Field(gt=0)] = 5.0
+    teacher: str | None = None
+    distillation: Annotated[float, Field(gt=0, le=1)] = 0.5
+    teacher_lists: Annotated[int, Field(ge=1)] = 5_000
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -19,7 +19,7 @@ from ranker.lists import LabelledLists, held_out_events, held_out_sizes, labelle
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
 from ranker.reranker import CrossEncoderReranker, KeepOrder, Reranker
-from ranker.split.fitting import fit_split, lower_layers
+from ranker.split.fitting import check_split, fit_split, lower_layers
 from ranker.split.inputs import collaborative
 from ranker.tasks import retrieval_task
 from ranker.temporary import remove_with, temporary_folder
@@ -78,6 +78,8 @@ def fit(
         users.take_in(events, catalogue.ids.positions(events["item_id"]), config.feedback)
         log = users.merged()
     original = TextEncoder.load(config.checkpoint, config.encoder)
+    if config.rerank.enabled and config.rerank.kind == "split":
+        check_split(original, config.rerank)
     encoder = serving_encoder(original, log.histories, catalogue, config)
     logger.info("Encoding %d item texts.", len(catalogue))
     vectors = encoder.encode(catalogue.texts, progress=progress)
@@ -92,11 +94,10 @@ def fit(
             most = config.rerank.chosen.training.max_feedback
             labelled = labelled_events(events, log, catalogue, config.feedback, most)
         if config.rerank.enabled and config.rerank.kind == "split":
-            split = config.rerank.split
-            refused = refused_lists(labelled.negative(), proposer, split.depth)
+            refused = refused_lists(labelled.negative(), proposer, config.rerank.split.depth)
             factors = collaborative_factors(proposer, len(catalogue))
             reranker, training = fit_split(
-                lists, refused, catalogue, original, encoder, factors, split, config.seed, progress
+                lists, refused, catalogue, original, encoder, factors, config.rerank, config.seed, progress
             )
         elif config.rerank.enabled:
             reranker, training = fit_pair(lists, labelled, catalogue, config.rerank.pair, config.seed, progress)
@@ -132,7 +133,7 @@ def serving_encoder(
     rerank = config.rerank
     if not rerank.enabled or rerank.kind != "split":
         return original
-    layers = lower_layers(original, rerank.split)  # what cannot be cut is refused before any work is done
+    layers = lower_layers(original, rerank.split)  # what cannot be cut is refused, exported or not
     if not rerank.split.quantized:
         return original
     task = retrieval_task(histories.liked(), catalogue, np.random.default_rng(config.seed))

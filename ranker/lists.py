@@ -55,6 +55,19 @@ def list_ndcg(scores: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray
     return gains
 
 
+def drawn_places(
+    items: NDArray[np.int64], chosen: NDArray[np.int64], negatives: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Places (L, 1 + n) in lists (L, K): the chosen item's first, then n others drawn without repetition.
+
+    n is ``negatives``, or K - 1 where lists are shorter. Where a row has fewer others, empty places fill it up.
+    """
+    keys = rng.random(items.shape)
+    keys[items == NO_ITEM] = 2
+    keys[items == chosen[:, None]] = -1
+    return np.argsort(keys, axis=1)[:, : 1 + negatives]
+
+
 def held_out_sizes(log: Histories, holdout: int) -> NDArray[np.int64]:
     """How many of each user's newest events to hold out, (U,): ``holdout``, but no more than half of what there is."""
     return np.minimum(holdout, log.lengths // 2)

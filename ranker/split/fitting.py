@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from encoders import StateEncoder, TextEncoder
 from encoders.layers import check_cut, top_layers
-from ranker.config import SplitConfig
+from ranker.config import RerankConfig, SplitConfig
 from ranker.lists import LabelledLists
+from ranker.pair.reranker import PairTexts
 from ranker.reranker import Gain, measured_gain
+from ranker.split.distillation import NOTHING_TAUGHT, load_teacher, teacher_scores
 from ranker.split.inputs import InputReader
 from ranker.split.items import ItemReader
 from ranker.split.model import JointModel, JointShape
@@ -37,6 +39,18 @@ def lower_layers(encoder: TextEncoder, config: SplitConfig) -> int:
     return int(encoder.model.config.num_hidden_layers) - config.joint_layers
 
 
+def check_split(encoder: TextEncoder, rerank: RerankConfig) -> None:
+    """Refuse settings that do not suit the checkpoints before any work is done.
+
+    Raises:
+        ArtifactError: The teacher's checkpoint cannot be found or read.
+        ConfigError: The encoder cannot be cut as asked for, or the teacher cannot teach.
+    """
+    lower_layers(encoder, rerank.split)
+    if rerank.split.training.teacher is not None:
+        load_teacher(rerank.split.training.teacher, rerank.pair.model)
+
+
 def fit_split(
     lists: LabelledLists,
     refused: LabelledLists,
@@ -44,7 +58,7 @@ def fit_split(
     original: TextEncoder,
     encoder: StateEncoder,
     factors: NDArray[np.float32],
-    config: SplitConfig,
+    rerank: RerankConfig,
     seed: int,
     progress: bool,
 ) -> tuple[SplitReranker, TrainingReport]:
@@ -57,19 +71,28 @@ def fit_split(
         original: The encoder that the joint layers are cut from.
         encoder: The one that serves: the original, or its export. Training reads the states that it makes.
         factors: (I, d) collaborative vectors of the items, from a source that did not see the lists' choices.
-        config: Settings.
+        rerank: Settings; those of the pair cross-encoder say how a teacher reads.
         seed: Of everything random.
         progress: Show bars.
 
     Raises:
-        ConfigError: The encoder's kind of transformer cannot be cut, or has fewer layers than asked for.
+        ArtifactError: The teacher's checkpoint cannot be found or read.
+        ConfigError: The encoder's kind of transformer cannot be cut, or has fewer layers than asked for; or the teacher
+            cannot teach.
         InputError: There are too few lists, or training diverged.
     """
+    config, teacher = rerank.split, rerank.split.training.teacher
     layers = top_layers(original.model, config.joint_layers)
     lists = lists.containing_choice(config.depth)
     train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed))
     refused = refused.take(np.flatnonzero(~np.isin(refused.users, validation.users)))
     check_lists(len(train), len(validation), config.training)  # before every item is read
+    taught = NOTHING_TAUGHT
+    if teacher is not None:
+        texts = PairTexts(catalogue.titles, catalogue.texts, rerank.pair.context_items)
+        scorer = load_teacher(teacher, rerank.pair.model)
+        taught = teacher_scores(scorer, texts, train, config.training, seed, progress)
+        logger.info("The teacher %s scored %d of %d lists.", teacher, len(taught.rows), len(train))
     shape = JointShape(
         layer=layers[0].shape,
         lower_layers=lower_layers(original, config),
@@ -91,7 +114,7 @@ def fit_split(
             "Training %d joint layers on %d lists, and on %d that were refused.",
             config.joint_layers, len(train), len(refused),
         )  # fmt: skip
-        report = train_joint(model, inputs, train, refused, validation, config.training, seed, progress)
+        report = train_joint(model, inputs, train, refused, validation, config.training, seed, progress, taught)
         reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, Gain(0, 0))
         reranker.gain = gain_on(reranker, validation)
         remove_with(reranker, folder)
