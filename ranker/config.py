@@ -87,6 +87,25 @@ class JointTrainingConfig(TrainingConfig):
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class UnfreezingConfig:
+    """How lower layers are tuned before they read the items.
+
+    What is not said here is as in the joint layers' training, but there is no teacher.
+
+    Attributes:
+        layers: How many of the lower layers, the uppermost ones; 0 leaves the encoder as it is.
+        lists: Lists that they are tuned on at most; every text of a list is read anew each time that it is seen.
+        batch_size: Lists in a gradient step.
+        learning_rate: Peak learning rate of the lower layers.
+    """
+
+    layers: Annotated[int, Field(ge=0)] = 0
+    lists: Annotated[int, Field(ge=1)] = 10_000
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class SplitConfig:
     """The split cross-encoder: the text encoder's lower layers read items once, its upper ones item and user together.
 
@@ -100,6 +119,8 @@ class SplitConfig:
         item_vectors: Where several layers are joint: average an item's tokens into so many vectors, which is faster and
             smaller. None keeps every token. A single joint layer keeps one row of an item in any case.
         training: How the joint layers are trained.
+        unfreezing: Whether lower layers are tuned, too, and how. The encoder that they leave also searches; where it
+            loses more of that than ``EngineConfig.export.tolerance``, it stays as it was, with a warning.
     """
 
     joint_layers: Annotated[int, Field(ge=1)] = 1
@@ -109,6 +130,7 @@ class SplitConfig:
     max_tokens: Annotated[int, Field(ge=1)] = 64
     item_vectors: Annotated[int | None, Field(ge=2)] = None
     training: JointTrainingConfig = JointTrainingConfig()
+    unfreezing: UnfreezingConfig = UnfreezingConfig()
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

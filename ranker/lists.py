@@ -13,6 +13,8 @@ from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
 
+NOBODY = np.zeros(0, np.int64)  # no user
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledLists:
@@ -36,10 +38,12 @@ class LabelledLists:
         lists = self.take(np.flatnonzero(found))
         return LabelledLists(lists.users, lists.requests, lists.candidates.head(depth), lists.chosen)
 
-    def split_by_user(self, fraction: float, rng: np.random.Generator) -> tuple[LabelledLists, LabelledLists]:
-        """Two parts without a user in common, the second with about this fraction of the users."""
+    def split_by_user(
+        self, fraction: float, rng: np.random.Generator, seen: NDArray[np.int64] = NOBODY
+    ) -> tuple[LabelledLists, LabelledLists]:
+        """Two parts without a user in common, the second with about this fraction of the users, none of them seen."""
         users = np.unique(self.users)
-        second = rng.permutation(users)[: max(1, round(fraction * len(users)))]
+        second = rng.permutation(np.setdiff1d(users, seen))[: max(1, round(fraction * len(users)))]
         in_second = np.isin(self.users, second)
         return self.take(np.flatnonzero(~in_second)), self.take(np.flatnonzero(in_second))
 

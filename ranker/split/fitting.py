@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from encoders import StateEncoder, TextEncoder
+from encoders.errors import ConfigError
 from encoders.layers import check_cut, top_layers
 from ranker.config import RerankConfig, SplitConfig
-from ranker.lists import LabelledLists
+from ranker.lists import NOBODY, LabelledLists
 from ranker.pair.reranker import PairTexts
 from ranker.reranker import Gain, measured_gain
 from ranker.split.distillation import NOTHING_TAUGHT, load_teacher, teacher_scores
@@ -44,9 +45,15 @@ def check_split(encoder: TextEncoder, rerank: RerankConfig) -> None:
 
     Raises:
         ArtifactError: The teacher's checkpoint cannot be found or read.
-        ConfigError: The encoder cannot be cut as asked for, or the teacher cannot teach.
+        ConfigError: The encoder cannot be cut as asked for, has fewer lower layers than shall be tuned, or the teacher
+            cannot teach.
     """
-    lower_layers(encoder, rerank.split)
+    lower, unfrozen = lower_layers(encoder, rerank.split), rerank.split.unfreezing.layers
+    if unfrozen > lower:
+        raise ConfigError(
+            f"rerank.split.unfreezing.layers is {unfrozen}, but {lower} layers lie below the "
+            f"{rerank.split.joint_layers} joint ones: take 0 to {lower}."
+        )
     if rerank.split.training.teacher is not None:
         load_teacher(rerank.split.training.teacher, rerank.pair.model)
 
@@ -61,6 +68,7 @@ def fit_split(
     rerank: RerankConfig,
     seed: int,
     progress: bool,
+    seen: NDArray[np.int64] = NOBODY,
 ) -> tuple[SplitReranker, TrainingReport]:
     """A re-ranker whose joint layers are trained on some users' lists, its gain measured on the others'.
 
@@ -74,6 +82,7 @@ def fit_split(
         rerank: Settings; those of the pair cross-encoder say how a teacher reads.
         seed: Of everything random.
         progress: Show bars.
+        seen: Users on whose lists the encoder was tuned; none of theirs measures the gain.
 
     Raises:
         ArtifactError: The teacher's checkpoint cannot be found or read.
@@ -82,9 +91,8 @@ def fit_split(
         InputError: There are too few lists, or training diverged.
     """
     config, teacher = rerank.split, rerank.split.training.teacher
-    layers = top_layers(original.model, config.joint_layers)
     lists = lists.containing_choice(config.depth)
-    train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed))
+    train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed), seen)
     refused = refused.take(np.flatnonzero(~np.isin(refused.users, validation.users)))
     check_lists(len(train), len(validation), config.training)  # before every item is read
     taught = NOTHING_TAUGHT
@@ -93,23 +101,11 @@ def fit_split(
         scorer = load_teacher(teacher, rerank.pair.model)
         taught = teacher_scores(scorer, texts, train, config.training, seed, progress)
         logger.info("The teacher %s scored %d of %d lists.", teacher, len(taught.rows), len(train))
-    shape = JointShape(
-        layer=layers[0].shape,
-        lower_layers=lower_layers(original, config),
-        joint_layers=config.joint_layers,
-        max_tokens=config.max_tokens,
-        item_vectors=config.item_vectors,
-        factors=factors.shape[1],
-        features=1 + lists.candidates.by_source.shape[2],
-        max_events=config.events,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = JointModel(shape, layers)
-    items = ItemReader(encoder, shape, layers[0])
+    model = untrained_joint(original, lists, factors, config, seed)
+    items = ItemReader(encoder, model.shape, top_layers(original.model, config.joint_layers)[0])
     with temporary_folder("states-") as folder:
         store = build_store(folder, catalogue.texts, items.version, items.width, items.read, progress=progress)
-        inputs = InputReader(store, factors, shape)
+        inputs = InputReader(store, factors, model.shape)
         logger.info(
             "Training %d joint layers on %d lists, and on %d that were refused.",
             config.joint_layers, len(train), len(refused),
@@ -119,6 +115,37 @@ def fit_split(
         reranker.gain = gain_on(reranker, validation)
         remove_with(reranker, folder)
     return reranker, report
+
+
+def untrained_joint(
+    encoder: TextEncoder, lists: LabelledLists, factors: NDArray[np.float32], config: SplitConfig, seed: int
+) -> JointModel:
+    """Joint layers as training starts from them: an encoder's upper layers.
+
+    Args:
+        encoder: It stays as it is.
+        lists: Tell how many sources score a candidate.
+        factors: (I, d) collaborative vectors.
+        config: Settings.
+        seed: Of the weights that are new.
+
+    Raises:
+        ConfigError: The encoder cannot be cut as asked for.
+    """
+    layers = top_layers(encoder.model, config.joint_layers)
+    shape = JointShape(
+        layer=layers[0].shape,
+        lower_layers=lower_layers(encoder, config),
+        joint_layers=config.joint_layers,
+        max_tokens=config.max_tokens,
+        item_vectors=config.item_vectors,
+        factors=factors.shape[1],
+        features=1 + lists.candidates.by_source.shape[2],
+        max_events=config.events,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return JointModel(shape, layers)
 
 
 def gain_on(reranker: SplitReranker, lists: LabelledLists, block: int = 256) -> Gain:

@@ -48,19 +48,44 @@ def train_joint(
         InputError: There is nothing to train on or to validate with.
         ExtraError: The package that ``config.report_to`` names is not installed.
     """
+    groups = joint_groups(model, config)
+    return train_lists(model, groups, reader, lists, refused, validation, config, seed, progress, taught)
+
+
+def joint_groups(model: JointModel, config: JointTrainingConfig) -> list[dict[str, Any]]:
+    """The weights of joint layers with their peak rates, as torch's optimizers take them."""
+    layers = [*model.top.parameters(), *model.lower.parameters()]
+    inside = {id(parameter) for parameter in layers}
+    fresh = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    return [
+        {"params": layers, "lr": config.learning_rate},
+        {"params": fresh, "lr": config.learning_rate * config.head_rate},
+    ]
+
+
+def train_lists(
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    reader: InputReader,
+    lists: LabelledLists,
+    refused: LabelledLists,
+    validation: LabelledLists,
+    config: JointTrainingConfig,
+    seed: int,
+    progress: bool,
+    taught: TeacherScores = NOTHING_TAUGHT,
+) -> TrainingReport:
+    """Teach any model that makes logits of what a reader gives, in place; the rest is as ``train_joint`` says.
+
+    ``groups`` are the parameters to be trained with their peak rates.
+    """
     check_lists(len(lists), len(validation), config)
     rng = np.random.default_rng(seed)
     shown = rng.permutation(len(validation))[: config.validation_lists]
     batches = _Lists(reader, lists, refused, validation, taught, config.negatives, rng)
-    layers = [*model.top.parameters(), *model.lower.parameters()]
-    inside = {id(parameter) for parameter in layers}
-    fresh = [parameter for parameter in model.parameters() if id(parameter) not in inside]
     return train(
         _ListLoss(model, config.loss, config.distillation),
-        [
-            {"params": layers, "lr": config.learning_rate},
-            {"params": fresh, "lr": config.learning_rate * config.head_rate},
-        ],
+        groups,
         range(len(lists) + len(refused)),
         [-1 - int(at) for at in shown],
         batches,
