@@ -132,7 +132,7 @@ def train(site: Site, variants: Sequence[Variant]) -> Iterator[Trained]:
     for (_, states, _), group in groupby(sorted(variants, key=training, reverse=True), training):
         alike = list(group)
         count = alike[0].joint_layers
-        split, seed = alike[0].settings(site.config).rerank.split, site.config.seed
+        rerank, seed = alike[0].settings(site.config).rerank, site.config.seed
         reading = encoder(states, count)  # exported before the clock starts
         clock = time.perf_counter()
         reranker, report = fit_split(
@@ -143,7 +143,7 @@ def train(site: Site, variants: Sequence[Variant]) -> Iterator[Trained]:
             site.original,
             reading,
             site.factors,
-            split,
+            rerank,
             seed,
             progress=True,
         )

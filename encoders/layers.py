@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from pydantic import ConfigDict, Field, PositiveInt
@@ -148,8 +149,20 @@ def top_layers(model: PreTrainedModel, count: int) -> list[Layer]:
     check_cut(model, count)
     shape = layer_shape(model)
     layout = LAYOUTS[model.config.model_type]
-    stack = list(model.get_submodule(layout["layers"]).children())
-    return [_copied(original, layout, shape) for original in stack[-count:]]
+    return [_copied(original, layout, shape) for original in list(layer_stack(model))[-count:]]
+
+
+def layer_stack(model: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a bare transformer that can be cut, lowest first: the model's own."""
+    return cast(nn.ModuleList, model.get_submodule(LAYOUTS[model.config.model_type]["layers"]))
+
+
+def lower_part(model: PreTrainedModel, count: int) -> PreTrainedModel:
+    """A copy of a bare transformer with its first layers only: its last states are those that the next would read."""
+    part = copy.deepcopy(model)
+    del layer_stack(part)[count:]
+    part.config.num_hidden_layers = count
+    return part
 
 
 def _copied(original: nn.Module, layout: Mapping[str, str], shape: LayerShape) -> Layer:

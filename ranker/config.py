@@ -71,6 +71,10 @@ class JointTrainingConfig(TrainingConfig):
         head_rate: Learning rate of what is new (head, event and factor embeddings), as a multiple of the layers'.
         queries: Share of the lists that are learned from once more as searches, the chosen item's title being the
             query; 0 never does, and requests with a query keep the fused order then.
+        teacher: Hub id or folder of a pair cross-encoder to learn from, too; ``RerankConfig.pair`` says how it reads
+            (``model`` and ``context_items``). None learns from what users took alone.
+        distillation: Share of the teacher's term in the loss of the lists that it scored.
+        teacher_lists: Lists that the teacher scores at most, once, before training.
     """
 
     max_lists: Annotated[int, Field(ge=1)] = 100_000
@@ -81,6 +85,28 @@ class JointTrainingConfig(TrainingConfig):
     loss: Literal["softmax", "bce"] = "softmax"
     head_rate: Annotated[float, Field(gt=0)] = 5.0
     queries: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    teacher: str | None = None
+    distillation: Annotated[float, Field(gt=0, le=1)] = 0.5
+    teacher_lists: Annotated[int, Field(ge=1)] = 5_000
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class UnfreezingConfig:
+    """How lower layers are tuned before they read the items.
+
+    What is not said here is as in the joint layers' training, but there is no teacher.
+
+    Attributes:
+        layers: How many of the lower layers, the uppermost ones; 0 leaves the encoder as it is.
+        lists: Lists that they are tuned on at most; every text of a list is read anew each time that it is seen.
+        batch_size: Lists in a gradient step.
+        learning_rate: Peak learning rate of the lower layers.
+    """
+
+    layers: Annotated[int, Field(ge=0)] = 0
+    lists: Annotated[int, Field(ge=1)] = 10_000
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -99,6 +125,8 @@ class SplitConfig:
         states: How item states are kept: "int8" takes little more than half the room of "float16" and rounds each to a
             127th of the largest of 32. The joint layers are trained on the states as they are kept.
         training: How the joint layers are trained.
+        unfreezing: Whether lower layers are tuned, too, and how. The encoder that they leave also searches; where it
+            loses more of that than ``EngineConfig.export.tolerance``, it stays as it was, with a warning.
     """
 
     joint_layers: Annotated[int, Field(ge=1)] = 1
@@ -109,6 +137,7 @@ class SplitConfig:
     item_vectors: Annotated[int | None, Field(ge=2)] = None
     states: RowKind = "float16"
     training: JointTrainingConfig = JointTrainingConfig()
+    unfreezing: UnfreezingConfig = UnfreezingConfig()
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

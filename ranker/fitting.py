@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 
 from encoders import OnnxTextEncoder, StateEncoder, TextEncoder, export_text_encoder
 from encoders.errors import ConfigError
+from encoders.gate import RetrievalGate
 from ranker.config import EngineConfig, SourceName
 from ranker.engine import Engine
 from ranker.feedback import checked_events
 from ranker.labels import labelled_events
-from ranker.lists import LabelledLists, held_out_events, held_out_sizes, labelled_lists, refused_lists
+from ranker.lists import NOBODY, LabelledLists, held_out_events, held_out_sizes, labelled_lists, refused_lists
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
 from ranker.reranker import NO_GAIN, CrossEncoderReranker, KeepOrder, Reranker
-from ranker.split.fitting import fit_split, lower_layers
+from ranker.split.fitting import check_split, fit_split, lower_layers
 from ranker.split.inputs import collaborative
 from ranker.split.queries import known_item_lists
+from ranker.split.unfreezing import unfreeze
 from ranker.tasks import retrieval_task
 from ranker.temporary import remove_with, temporary_folder
 from ranker.users import UserHistories
@@ -79,11 +81,14 @@ def fit(
         users.take_in(events, catalogue.ids.positions(events["item_id"]), config.feedback)
         log = users.merged()
     original = TextEncoder.load(config.checkpoint, config.encoder)
+    if config.rerank.enabled and config.rerank.kind == "split":
+        check_split(original, config.rerank)
+    weights = _given_weights(config)
+    original, seen = tuned_encoder(original, log.histories, catalogue, weights, config, progress)
     encoder = serving_encoder(original, log.histories, catalogue, config)
     logger.info("Encoding %d item texts.", len(catalogue))
     vectors = encoder.encode(catalogue.texts, progress=progress)
 
-    weights = _given_weights(config)
     reranker: Reranker = KeepOrder()
     training = None
     if config.rerank.enabled or weights is None:
@@ -100,7 +105,17 @@ def fit(
             )
             factors = collaborative_factors(proposer, len(catalogue))
             reranker, training = fit_split(
-                lists, refused, queried, catalogue, original, encoder, factors, split, config.seed, progress
+                lists,
+                refused,
+                queried,
+                catalogue,
+                original,
+                encoder,
+                factors,
+                config.rerank,
+                config.seed,
+                progress,
+                seen,
             )
         elif config.rerank.enabled:
             reranker, training = fit_pair(lists, labelled, catalogue, config.rerank.pair, config.seed, progress)
@@ -126,6 +141,46 @@ def fit(
     )
 
 
+def tuned_encoder(
+    original: TextEncoder,
+    histories: Histories,
+    catalogue: Catalogue,
+    weights: dict[str, float] | None,
+    config: EngineConfig,
+    progress: bool,
+) -> tuple[TextEncoder, NDArray[np.int64]]:
+    """The encoder with lower layers tuned, and the users on whose lists that was done.
+
+    Its top layers stay as they were over other states, and its vectors are searched, too. So it is judged by what it
+    finds in the histories of all other users; where it lost more than ``config.export.tolerance`` of that, it is
+    dropped with a warning, and the original goes on, tuned on nobody.
+
+    Raises:
+        InputError: The log is too thin to tune on, or to judge on.
+    """
+    split = config.rerank.split
+    if not (config.rerank.enabled and config.rerank.kind == "split" and split.unfreezing.layers):
+        return original, NOBODY
+    logger.info("Encoding %d item texts with the encoder as it is.", len(catalogue))
+    vectors = original.encode(catalogue.texts, progress=progress)
+    lists, proposer = held_out_lists(histories, vectors, weights, config)
+    factors = collaborative_factors(proposer, len(catalogue))
+    tuned, seen = unfreeze(original, lists, catalogue.texts, factors, split, config.seed, progress)
+    others = histories.take(np.setdiff1d(np.arange(len(histories)), seen))
+    task = retrieval_task(others.liked(), catalogue, np.random.default_rng(config.seed))
+    verdict = RetrievalGate(original, task, config.export.k, config.export.tolerance, config.export.seed).judge(tuned)
+    figures = ", ".join(f"{change.name} {change.original:.4f} → {change.exported:.4f}" for change in verdict.changes)
+    if verdict.passed:
+        logger.info("The tuned encoder searches as well as before: %s.", figures)
+        return tuned, seen
+    logger.warning(
+        "The tuned encoder loses more than %.1f %% at text search (%s), so the encoder stays as it was. Lower "
+        "rerank.split.unfreezing.learning_rate or .layers, or raise export.tolerance.",
+        100 * config.export.tolerance, figures,
+    )  # fmt: skip
+    return original, NOBODY
+
+
 def serving_encoder(
     original: TextEncoder, histories: Histories, catalogue: Catalogue, config: EngineConfig
 ) -> StateEncoder:
@@ -139,7 +194,7 @@ def serving_encoder(
     rerank = config.rerank
     if not rerank.enabled or rerank.kind != "split":
         return original
-    layers = lower_layers(original, rerank.split)  # what cannot be cut is refused before any work is done
+    layers = lower_layers(original, rerank.split)  # what cannot be cut is refused, exported or not
     if not rerank.split.quantized:
         return original
     task = retrieval_task(histories.liked(), catalogue, np.random.default_rng(config.seed))

@@ -13,6 +13,8 @@ from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
 
+NOBODY = np.zeros(0, np.int64)  # no user
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledLists:
@@ -36,10 +38,12 @@ class LabelledLists:
         lists = self.take(np.flatnonzero(found))
         return LabelledLists(lists.users, lists.requests, lists.candidates.head(depth), lists.chosen)
 
-    def split_by_user(self, fraction: float, rng: np.random.Generator) -> tuple[LabelledLists, LabelledLists]:
-        """Two parts without a user in common, the second with about this fraction of the users."""
+    def split_by_user(
+        self, fraction: float, rng: np.random.Generator, seen: NDArray[np.int64] = NOBODY
+    ) -> tuple[LabelledLists, LabelledLists]:
+        """Two parts without a user in common, the second with about this fraction of the users, none of them seen."""
         users = np.unique(self.users)
-        second = rng.permutation(users)[: max(1, round(fraction * len(users)))]
+        second = rng.permutation(np.setdiff1d(users, seen))[: max(1, round(fraction * len(users)))]
         in_second = np.isin(self.users, second)
         return self.take(np.flatnonzero(~in_second)), self.take(np.flatnonzero(in_second))
 
@@ -53,6 +57,19 @@ def list_ndcg(scores: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray
     rank = (~(scores < own)).sum(axis=1)
     gains: NDArray[np.float64] = np.where(rank <= 10, 1 / np.log2(1 + rank), 0)
     return gains
+
+
+def drawn_places(
+    items: NDArray[np.int64], chosen: NDArray[np.int64], negatives: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Places (L, 1 + n) in lists (L, K): the chosen item's first, then n others drawn without repetition.
+
+    n is ``negatives``, or K - 1 where lists are shorter. Where a row has fewer others, empty places fill it up.
+    """
+    keys = rng.random(items.shape)
+    keys[items == NO_ITEM] = 2
+    keys[items == chosen[:, None]] = -1
+    return np.argsort(keys, axis=1)[:, : 1 + negatives]
 
 
 def held_out_sizes(log: Histories, holdout: int) -> NDArray[np.int64]:

@@ -9,10 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from encoders import StateEncoder, TextEncoder
+from encoders.errors import ConfigError
 from encoders.layers import check_cut, top_layers
-from ranker.config import SplitConfig
-from ranker.lists import LabelledLists
+from ranker.config import RerankConfig, SplitConfig
+from ranker.lists import NOBODY, LabelledLists
+from ranker.pair.reranker import PairTexts
 from ranker.reranker import NO_GAIN, Gain, measured_gain
+from ranker.split.distillation import NOTHING_TAUGHT, load_teacher, teacher_scores
 from ranker.split.inputs import InputReader
 from ranker.split.items import ItemReader
 from ranker.split.model import JointModel, JointShape
@@ -37,6 +40,24 @@ def lower_layers(encoder: TextEncoder, config: SplitConfig) -> int:
     return int(encoder.model.config.num_hidden_layers) - config.joint_layers
 
 
+def check_split(encoder: TextEncoder, rerank: RerankConfig) -> None:
+    """Refuse settings that do not suit the checkpoints before any work is done.
+
+    Raises:
+        ArtifactError: The teacher's checkpoint cannot be found or read.
+        ConfigError: The encoder cannot be cut as asked for, has fewer lower layers than shall be tuned, or the teacher
+            cannot teach.
+    """
+    lower, unfrozen = lower_layers(encoder, rerank.split), rerank.split.unfreezing.layers
+    if unfrozen > lower:
+        raise ConfigError(
+            f"rerank.split.unfreezing.layers is {unfrozen}, but {lower} layers lie below the "
+            f"{rerank.split.joint_layers} joint ones: take 0 to {lower}."
+        )
+    if rerank.split.training.teacher is not None:
+        load_teacher(rerank.split.training.teacher, rerank.pair.model)
+
+
 def fit_split(
     lists: LabelledLists,
     refused: LabelledLists,
@@ -45,9 +66,10 @@ def fit_split(
     original: TextEncoder,
     encoder: StateEncoder,
     factors: NDArray[np.float32],
-    config: SplitConfig,
+    rerank: RerankConfig,
     seed: int,
     progress: bool,
+    seen: NDArray[np.int64] = NOBODY,
 ) -> tuple[SplitReranker, TrainingReport]:
     """A re-ranker whose joint layers are trained on some users' lists, its gain measured on the others'.
 
@@ -59,24 +81,69 @@ def fit_split(
         original: The encoder that the joint layers are cut from.
         encoder: The one that serves: the original, or its export. Training reads the states that it makes.
         factors: (I, d) collaborative vectors of the items, from a source that did not see the lists' choices.
-        config: Settings.
+        rerank: Settings; those of the pair cross-encoder say how a teacher reads.
         seed: Of everything random.
         progress: Show bars.
+        seen: Users on whose lists the encoder was tuned; none of theirs measures the gain.
 
     Raises:
-        ConfigError: The encoder's kind of transformer cannot be cut, or has fewer layers than asked for.
+        ArtifactError: The teacher's checkpoint cannot be found or read.
+        ConfigError: The encoder's kind of transformer cannot be cut, or has fewer layers than asked for; or the teacher
+            cannot teach.
         InputError: There are too few lists, or training diverged.
     """
-    layers = top_layers(original.model, config.joint_layers)
+    config, teacher = rerank.split, rerank.split.training.teacher
     lists = lists.containing_choice(config.depth)
-    train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed))
+    train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed), seen)
     refused = refused.take(np.flatnonzero(~np.isin(refused.users, validation.users)))
     asked = np.isin(queried.users, validation.users)
     queried, validation_queried = (queried.take(np.flatnonzero(part)) for part in (~asked, asked))
     check_lists(len(train), len(validation), config.training)  # before every item is read
+    taught = NOTHING_TAUGHT
+    if teacher is not None:
+        texts = PairTexts(catalogue.titles, catalogue.texts, rerank.pair.context_items)
+        scorer = load_teacher(teacher, rerank.pair.model)
+        taught = teacher_scores(scorer, texts, train, config.training, seed, progress)
+        logger.info("The teacher %s scored %d of %d lists.", teacher, len(taught.rows), len(train))
+    model = untrained_joint(original, lists, factors, config, seed)
+    items = ItemReader(encoder, model.shape, top_layers(original.model, config.joint_layers)[0])
+    with temporary_folder("states-") as folder:
+        row_format = items.row_format(config.states)
+        store = build_store(folder, catalogue.texts, items.version, row_format, items.read, progress=progress)
+        inputs = InputReader(store, factors, model.shape)
+        logger.info(
+            "Training %d joint layers on %d lists, on %d with a query, and on %d that were refused.",
+            config.joint_layers, len(train), len(queried), len(refused),
+        )  # fmt: skip
+        report = train_joint(
+            model, inputs, train, queried, refused, validation, config.training, seed, progress, taught
+        )
+        reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, NO_GAIN)
+        reranker.gain = gain_on(reranker, validation)
+        reranker.query_gain = gain_on(reranker, validation_queried)
+        remove_with(reranker, folder)
+    return reranker, report
+
+
+def untrained_joint(
+    encoder: TextEncoder, lists: LabelledLists, factors: NDArray[np.float32], config: SplitConfig, seed: int
+) -> JointModel:
+    """Joint layers as training starts from them: an encoder's upper layers.
+
+    Args:
+        encoder: It stays as it is.
+        lists: Tell how many sources score a candidate.
+        factors: (I, d) collaborative vectors.
+        config: Settings.
+        seed: Of the weights that are new.
+
+    Raises:
+        ConfigError: The encoder cannot be cut as asked for.
+    """
+    layers = top_layers(encoder.model, config.joint_layers)
     shape = JointShape(
         layer=layers[0].shape,
-        lower_layers=lower_layers(original, config),
+        lower_layers=lower_layers(encoder, config),
         joint_layers=config.joint_layers,
         max_tokens=config.max_tokens,
         item_vectors=config.item_vectors,
@@ -86,22 +153,7 @@ def fit_split(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = JointModel(shape, layers)
-    items = ItemReader(encoder, shape, layers[0])
-    with temporary_folder("states-") as folder:
-        row_format = items.row_format(config.states)
-        store = build_store(folder, catalogue.texts, items.version, row_format, items.read, progress=progress)
-        inputs = InputReader(store, factors, shape)
-        logger.info(
-            "Training %d joint layers on %d lists, on %d with a query, and on %d that were refused.",
-            config.joint_layers, len(train), len(queried), len(refused),
-        )  # fmt: skip
-        report = train_joint(model, inputs, train, queried, refused, validation, config.training, seed, progress)
-        reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, NO_GAIN)
-        reranker.gain = gain_on(reranker, validation)
-        reranker.query_gain = gain_on(reranker, validation_queried)
-        remove_with(reranker, folder)
-    return reranker, report
+        return JointModel(shape, layers)
 
 
 def gain_on(reranker: SplitReranker, lists: LabelledLists, block: int = 256) -> Gain:

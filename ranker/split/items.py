@@ -128,4 +128,4 @@ def averaged(states: Tensor, lengths: NDArray[np.int64], count: int) -> tuple[Te
     run = np.where(place == 0, 0, run)
     inside = (run[:, None, :] == np.arange(count)[:, None]) & (place < lengths[:, None])[:, None, :]  # (B, count, L)
     weights = inside / np.maximum(inside.sum(axis=2, keepdims=True), 1)
-    return torch.from_numpy(weights.astype(np.float32)) @ states, kept
+    return torch.from_numpy(weights.astype(np.float32)).to(states.device) @ states, kept

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import EvalPrediction
 
 from ranker.config import JointTrainingConfig
-from ranker.lists import LabelledLists, list_ndcg
+from ranker.lists import LabelledLists, drawn_places, list_ndcg
+from ranker.split.distillation import NOTHING_TAUGHT, TeacherScores, distilled
 from ranker.split.inputs import InputReader, JointInputs, scores_of, stacked
 from ranker.split.model import JointModel
 from ranker.training import TrainingReport, check_lists, train
@@ -29,6 +30,7 @@ def train_joint(
     config: JointTrainingConfig,
     seed: int,
     progress: bool = True,
+    taught: TeacherScores = NOTHING_TAUGHT,
 ) -> TrainingReport:
     """Teach the joint layers, in place, to tell the chosen item of a list from the others.
 
@@ -39,28 +41,56 @@ def train_joint(
         queried: Lists with queries to learn from, too.
         refused: Lists whose chosen item was refused.
         validation: Lists of other users, for early stopping.
-        config: Settings; ``negatives`` of a list's other candidates are drawn anew each time that it is seen.
+        config: Settings; ``negatives`` of a list's other candidates are drawn anew each time that it is seen, but
+            for lists that a teacher scored.
         seed: Of negatives and data order.
         progress: Show a bar.
+        taught: A teacher's scores of some of the lists.
 
     Raises:
         InputError: There is nothing to train on or to validate with.
         ExtraError: The package that ``config.report_to`` names is not installed.
     """
-    check_lists(len(lists), len(validation), config)
-    rng = np.random.default_rng(seed)
-    shown = rng.permutation(len(validation))[: config.validation_lists]
-    batches = _Lists(reader, (lists, queried, refused), validation, config.negatives, rng)
+    groups = joint_groups(model, config)
+    return train_lists(model, groups, reader, (lists, queried, refused), validation, config, seed, progress, taught)
+
+
+def joint_groups(model: JointModel, config: JointTrainingConfig) -> list[dict[str, Any]]:
+    """The weights of joint layers with their peak rates, as torch's optimizers take them."""
     layers = [*model.top.parameters(), *model.lower.parameters()]
     inside = {id(parameter) for parameter in layers}
     fresh = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    return [
+        {"params": layers, "lr": config.learning_rate},
+        {"params": fresh, "lr": config.learning_rate * config.head_rate},
+    ]
+
+
+def train_lists(
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    reader: InputReader,
+    parts: Sequence[LabelledLists],
+    validation: LabelledLists,
+    config: JointTrainingConfig,
+    seed: int,
+    progress: bool,
+    taught: TeacherScores = NOTHING_TAUGHT,
+) -> TrainingReport:
+    """Teach any model that makes logits of what a reader gives, in place; the rest is as ``train_joint`` says.
+
+    ``groups`` are the parameters to be trained with their peak rates; ``parts`` are lists, of which a teacher may have
+    scored some, lists with queries, and refused ones.
+    """
+    lists, _, refused = parts
+    check_lists(len(lists), len(validation), config)
+    rng = np.random.default_rng(seed)
+    shown = rng.permutation(len(validation))[: config.validation_lists]
+    batches = _Lists(reader, parts, validation, taught, config.negatives, rng)
     return train(
-        _ListLoss(model, config.loss),
-        [
-            {"params": layers, "lr": config.learning_rate},
-            {"params": fresh, "lr": config.learning_rate * config.head_rate},
-        ],
-        range(len(lists) + len(queried) + len(refused)),
+        _ListLoss(model, config.loss, config.distillation),
+        groups,
+        range(sum(map(len, parts))),
         [-1 - int(at) for at in shown],
         batches,
         _mean_ndcg,
@@ -82,12 +112,16 @@ class _Lists:
         reader: InputReader,
         parts: Sequence[LabelledLists],
         validation: LabelledLists,
+        taught: TeacherScores,
         negatives: int,
         rng: np.random.Generator,
     ) -> None:
         self._reader = reader
         # scores are standardised among all of a list, as when it is served
-        self._parts = [(part, scores_of(part.candidates)) for part in parts]
+        taught_parts = [taught, *[NOTHING_TAUGHT] * (len(parts) - 1)]
+        self._parts = [
+            (part, scores_of(part.candidates), scores) for part, scores in zip(parts, taught_parts, strict=True)
+        ]
         self._ends = np.cumsum([len(part) for part in parts])
         self._validation = validation
         self._negatives = negatives
@@ -98,37 +132,27 @@ class _Lists:
         if at[0] < 0:
             lists = self._validation.take(-1 - at)
             inputs = self._reader.read(lists.requests, lists.candidates)
-            return _tensors(inputs, list_labels(lists.candidates.items, lists.chosen), np.zeros(len(at), np.bool_))
+            labels = list_labels(lists.candidates.items, lists.chosen)
+            return _tensors(inputs, labels, np.full_like(labels, -np.inf), np.zeros(len(at), np.bool_))
         owners = np.searchsorted(self._ends, at, side="right")
-        groups = [at[owners == n] - (self._ends[n] - len(part)) for n, (part, _) in enumerate(self._parts)]
+        groups = [at[owners == n] - (self._ends[n] - len(part)) for n, (part, _, _) in enumerate(self._parts)]
         drawn = [self._drawn(*part, rows) for part, rows in zip(self._parts, groups, strict=True) if len(rows)]
-        width = max(labels.shape[1] for _, labels in drawn)
-        labels = [np.pad(labels, ((0, 0), (0, width - labels.shape[1])), constant_values=-1) for _, labels in drawn]
+        width = max(labels.shape[1] for _, labels, _ in drawn)
+        labels = np.concatenate([_widened(labels, width, -1) for _, labels, _ in drawn])
+        teacher = np.concatenate([_widened(scores, width, -np.inf) for _, _, scores in drawn])
         refused = np.arange(len(at)) >= len(at) - len(groups[-1])
-        return _tensors(stacked([inputs for inputs, _ in drawn]), np.concatenate(labels), refused)
+        return _tensors(stacked([inputs for inputs, _, _ in drawn]), labels, teacher, refused)
 
     def _drawn(
-        self, lists: LabelledLists, features: NDArray[np.float32], rows: NDArray[np.int64]
-    ) -> tuple[JointInputs, NDArray[np.float32]]:
-        """Inputs and labels of these lists, each cut to its chosen item and some others."""
+        self, lists: LabelledLists, features: NDArray[np.float32], taught: TeacherScores, rows: NDArray[np.int64]
+    ) -> tuple[JointInputs, NDArray[np.float32], NDArray[np.float32]]:
+        """Inputs, labels and the teacher's scores of these lists, each cut to its chosen item and some others."""
         lists = lists.take(rows)
         places = drawn_places(lists.candidates.items, lists.chosen, self._negatives, self._rng)
+        teacher = taught.put(rows, places)
         taken = lists.candidates.at(places)
         inputs = self._reader.read(lists.requests, taken, np.take_along_axis(features[rows], places[:, :, None], 1))
-        return inputs, list_labels(taken.items, lists.chosen)
-
-
-def drawn_places(
-    items: NDArray[np.int64], chosen: NDArray[np.int64], negatives: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Places (L, 1 + n) in lists (L, K): the chosen item's first, then n others drawn without repetition.
-
-    n is ``negatives``, or K - 1 where lists are shorter. Where a row has fewer others, empty places fill it up.
-    """
-    keys = rng.random(items.shape)
-    keys[items == NO_ITEM] = 2
-    keys[items == chosen[:, None]] = -1
-    return np.argsort(keys, axis=1)[:, : 1 + negatives]
+        return inputs, list_labels(taken.items, lists.chosen), teacher
 
 
 def list_labels(items: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -136,10 +160,18 @@ def list_labels(items: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[
     return np.where(items == NO_ITEM, -1, items == chosen[:, None]).astype(np.float32)
 
 
-def _tensors(inputs: JointInputs, labels: NDArray[np.float32], refused: NDArray[np.bool_]) -> dict[str, Any]:
+def _widened(values: NDArray[np.float32], width: int, empty: float) -> NDArray[np.float32]:
+    """Values (L, K) of lists' places with empty places after them, (L, width)."""
+    return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=empty)
+
+
+def _tensors(
+    inputs: JointInputs, labels: NDArray[np.float32], teacher: NDArray[np.float32], refused: NDArray[np.bool_]
+) -> dict[str, Any]:
     return {
         "inputs": inputs.tensors(),
         "labels": torch.from_numpy(labels),
+        "teacher": torch.from_numpy(teacher),
         "refused": torch.from_numpy(refused),
     }
 
@@ -147,15 +179,17 @@ def _tensors(inputs: JointInputs, labels: NDArray[np.float32], refused: NDArray[
 class _ListLoss(nn.Module):
     """A joint model with the loss of its lists."""
 
-    def __init__(self, model: JointModel, loss: Literal["softmax", "bce"]) -> None:
+    def __init__(self, model: nn.Module, loss: Literal["softmax", "bce"], distillation: float) -> None:
         super().__init__()
         self.model = model
         self.loss = {"softmax": softmax_loss, "bce": bce_loss}[loss]
+        self.distillation = distillation
 
-    def forward(self, inputs: dict[str, Tensor], labels: Tensor, refused: Tensor) -> dict[str, Tensor]:
-        """The loss and the logits (U, K) of lists with these labels (U, K), of which some were refused (U,)."""
+    def forward(self, inputs: dict[str, Tensor], labels: Tensor, teacher: Tensor, refused: Tensor) -> dict[str, Tensor]:
+        """The loss and the logits (U, K) of lists with these labels and teacher's scores (U, K), some refused (U,)."""
         logits: Tensor = self.model(**inputs)
-        return {"loss": self.loss(logits, labels, refused), "logits": logits}
+        loss = distilled(self.loss, logits, labels, refused, teacher, self.distillation)
+        return {"loss": loss, "logits": logits}
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, refused: Tensor) -> Tensor:

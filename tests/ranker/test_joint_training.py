@@ -17,9 +17,9 @@ from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import ExtraError, InputError
 from ranker.config import JointTrainingConfig
 from ranker.feedback import N_KINDS
-from ranker.lists import LabelledLists, list_ndcg
+from ranker.lists import LabelledLists, drawn_places, list_ndcg
 from ranker.split.queries import read_queries
-from ranker.split.training import bce_loss, drawn_places, softmax_loss, train_joint
+from ranker.split.training import bce_loss, softmax_loss, train_joint
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.histories import Histories
 
