@@ -71,9 +71,9 @@ def test_the_report_says_it_in_words_too(dial) -> None:
     assert "| split 1, int8 after training | " in text
 
 
-def test_what_is_timed_is_what_is_trained_and_served_as_usual(dial) -> None:
+def test_what_is_timed_is_what_serves_on_int8_states(dial) -> None:
     loaded = load_dial(dial)
-    assert list(loaded.engines) == ["split 1"]
+    assert list(loaded.engines) == ["split 1", "split 1, int8 rows"]
     assert loaded.about == {"lists": 200}
 
 
