@@ -28,7 +28,8 @@ def training_rate(engine: Engine, lists: int) -> dict[str, Any]:
     config = JointTrainingConfig(negatives=NEGATIVES, epochs=1, validation_lists=VALIDATION)
     model = reranker.joint.model()
     clock = time.perf_counter()
-    report = train_joint(model, reranker.inputs, train, train.take(np.arange(0)), validation, config, 0, progress=False)
+    nothing = train.take(np.arange(0))
+    report = train_joint(model, reranker.inputs, train, nothing, nothing, validation, config, 0, progress=False)
     seconds = time.perf_counter() - clock
     return {
         "lists": lists,
