@@ -18,7 +18,7 @@ from bench.timing import Budget, Timings, elapsed, median_ratio, once, time_in_t
 from encoders.checkpoint import quiet_transformers
 from ranker.reranker import Gain
 from ranker.split.inputs import InputReader, newest_events
-from ranker.split.model import MASKED, JointModel, JointShape, folded, packed_width
+from ranker.split.model import JointModel, JointShape, folded_first, packed, packed_width
 from ranker.split.reranker import SplitReranker
 from ranker.states.building import StoredRows, build_store
 from ranker.states.rows import RowFormat
@@ -214,12 +214,9 @@ def exact_rows(reranker: SplitReranker, texts: Sequence[str]) -> torch.Tensor:
         lengths = torch.from_numpy(np.minimum(batch.lengths, shape.max_tokens))
         states = torch.from_numpy(batch.states[:, : int(lengths.max())])
         real = torch.arange(states.shape[1]) < lengths[:, None]
-        pooled = (states * real[..., None]).sum(1, keepdim=True) / real.sum(1)[:, None, None]
-        first, layer = states[:, :1], items.folding
-        bias = torch.where(real, 0.0, MASKED)
-        item = folded(layer, layer.query(first), layer.key(states), layer.value(states), bias)
-        parts = [first, item.queries, item.own, pooled, item.weight, torch.zeros_like(item.weight)]
-        rows[torch.from_numpy(batch.rows)] = torch.cat(parts, dim=-1)[:, 0]
+        pooled = (states * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+        item = folded_first(items.folding, states, real)
+        rows[torch.from_numpy(batch.rows)] = packed(states[:, 0], item, pooled, torch.float32)
     return rows
 
 

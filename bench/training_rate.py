@@ -7,7 +7,7 @@ import numpy as np
 
 from ranker.config import JointTrainingConfig
 from ranker.engine import Engine
-from ranker.lists import LabelledLists
+from ranker.lists import LabelledLists, Lessons
 from ranker.split.reranker import SplitReranker
 from ranker.split.training import train_joint
 from retrieval.candidates import Candidates, Requests
@@ -28,8 +28,7 @@ def training_rate(engine: Engine, lists: int) -> dict[str, Any]:
     config = JointTrainingConfig(negatives=NEGATIVES, epochs=1, validation_lists=VALIDATION)
     model = reranker.joint.model()
     clock = time.perf_counter()
-    nothing = train.take(np.arange(0))
-    report = train_joint(model, reranker.inputs, train, nothing, nothing, validation, config, 0, progress=False)
+    report = train_joint(model, reranker.inputs, Lessons.of(train), validation, config, 0, progress=False)
     seconds = time.perf_counter() - clock
     return {
         "lists": lists,

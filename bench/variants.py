@@ -13,6 +13,7 @@ from bench.sites import Site
 from encoders import OnnxTextEncoder, StateEncoder
 from ranker.config import EngineConfig
 from ranker.fitting import serving_encoder
+from ranker.lists import Lessons
 from ranker.split.fitting import fit_split
 from ranker.split.reranker import SplitReranker
 from ranker.temporary import remove_with, temporary_folder
@@ -136,9 +137,7 @@ def train(site: Site, variants: Sequence[Variant]) -> Iterator[Trained]:
         reading = encoder(states, count)  # exported before the clock starts
         clock = time.perf_counter()
         reranker, report = fit_split(
-            site.learn,
-            site.learn.take(np.arange(0)),
-            site.learn.take(np.arange(0)),
+            Lessons.of(site.learn),
             site.catalogue,
             site.original,
             reading,

@@ -16,7 +16,7 @@ from ranker.config import EngineConfig, SourceName
 from ranker.engine import Engine
 from ranker.feedback import checked_events
 from ranker.labels import labelled_events
-from ranker.lists import NOBODY, LabelledLists, held_out_events, held_out_sizes, labelled_lists, refused_lists
+from ranker.lists import NOBODY, LabelledLists, Lessons, held_out_events, held_out_sizes, labelled_lists, refused_lists
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
 from ranker.reranker import NO_GAIN, CrossEncoderReranker, KeepOrder, Reranker
@@ -103,19 +103,10 @@ def fit(
             queried = known_item_lists(
                 lists, proposer, encoder, lower_layers(original, split), catalogue, split, config.seed
             )
+            lessons = Lessons(lists, queried, refused)
             factors = collaborative_factors(proposer, len(catalogue))
             reranker, training = fit_split(
-                lists,
-                refused,
-                queried,
-                catalogue,
-                original,
-                encoder,
-                factors,
-                config.rerank,
-                config.seed,
-                progress,
-                seen,
+                lessons, catalogue, original, encoder, factors, config.rerank, config.seed, progress, seen
             )
         elif config.rerank.enabled:
             reranker, training = fit_pair(lists, labelled, catalogue, config.rerank.pair, config.seed, progress)

@@ -48,6 +48,29 @@ class LabelledLists:
         return self.take(np.flatnonzero(~in_second)), self.take(np.flatnonzero(in_second))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lessons:
+    """All that joint layers learn from; each list holds its chosen item."""
+
+    taken: LabelledLists  # the user took the chosen item
+    queried: LabelledLists  # the same, after a free-text query
+    refused: LabelledLists  # the user did not want the chosen item
+
+    @classmethod
+    def of(cls, taken: LabelledLists) -> Lessons:
+        """Lists without any with a query and without any refused one."""
+        nothing = taken.take(NOBODY)
+        return cls(taken, nothing, nothing)
+
+    @property
+    def parts(self) -> tuple[LabelledLists, LabelledLists, LabelledLists]:
+        """The three, in this order."""
+        return self.taken, self.queried, self.refused
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+
 def list_ndcg(scores: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """NDCG@10 of lists (L, K) with one chosen place each: 1 / log2(1 + its rank), 0 beyond rank 10; (L,).
 

@@ -12,7 +12,7 @@ from encoders import StateEncoder, TextEncoder
 from encoders.errors import ConfigError
 from encoders.layers import check_cut, top_layers
 from ranker.config import RerankConfig, SplitConfig
-from ranker.lists import NOBODY, LabelledLists
+from ranker.lists import NOBODY, LabelledLists, Lessons
 from ranker.pair.reranker import PairTexts
 from ranker.reranker import NO_GAIN, Gain, measured_gain
 from ranker.split.distillation import NOTHING_TAUGHT, load_teacher, teacher_scores
@@ -59,9 +59,7 @@ def check_split(encoder: TextEncoder, rerank: RerankConfig) -> None:
 
 
 def fit_split(
-    lists: LabelledLists,
-    refused: LabelledLists,
-    queried: LabelledLists,
+    lessons: Lessons,
     catalogue: Catalogue,
     original: TextEncoder,
     encoder: StateEncoder,
@@ -74,9 +72,8 @@ def fit_split(
     """A re-ranker whose joint layers are trained on some users' lists, its gain measured on the others'.
 
     Args:
-        lists: Labelled lists.
-        refused: Lists whose chosen item was refused; those of users whose lists measure the gain are left out.
-        queried: Lists with queries, learned from and measured apart; none where queries shall not be re-ranked.
+        lessons: Labelled lists. Of the users whose lists measure the gain, those with queries measure a gain of their
+            own, and refused ones are left out.
         catalogue: The items.
         original: The encoder that the joint layers are cut from.
         encoder: The one that serves: the original, or its export. Training reads the states that it makes.
@@ -93,8 +90,9 @@ def fit_split(
         InputError: There are too few lists, or training diverged.
     """
     config, teacher = rerank.split, rerank.split.training.teacher
-    lists = lists.containing_choice(config.depth)
-    train, validation = lists.split_by_user(config.training.validation_fraction, np.random.default_rng(seed), seen)
+    taken, queried, refused = lessons.parts
+    taken = taken.containing_choice(config.depth)
+    train, validation = taken.split_by_user(config.training.validation_fraction, np.random.default_rng(seed), seen)
     refused = refused.take(np.flatnonzero(~np.isin(refused.users, validation.users)))
     asked = np.isin(queried.users, validation.users)
     queried, validation_queried = (queried.take(np.flatnonzero(part)) for part in (~asked, asked))
@@ -105,7 +103,7 @@ def fit_split(
         scorer = load_teacher(teacher, rerank.pair.model)
         taught = teacher_scores(scorer, texts, train, config.training, seed, progress)
         logger.info("The teacher %s scored %d of %d lists.", teacher, len(taught.rows), len(train))
-    model = untrained_joint(original, lists, factors, config, seed)
+    model = untrained_joint(original, taken, factors, config, seed)
     items = ItemReader(encoder, model.shape, top_layers(original.model, config.joint_layers)[0])
     with temporary_folder("states-") as folder:
         row_format = items.row_format(config.states)
@@ -115,9 +113,8 @@ def fit_split(
             "Training %d joint layers on %d lists, on %d with a query, and on %d that were refused.",
             config.joint_layers, len(train), len(queried), len(refused),
         )  # fmt: skip
-        report = train_joint(
-            model, inputs, train, queried, refused, validation, config.training, seed, progress, taught
-        )
+        learned = Lessons(train, queried, refused)
+        report = train_joint(model, inputs, learned, validation, config.training, seed, progress, taught)
         reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, NO_GAIN)
         reranker.gain = gain_on(reranker, validation)
         reranker.query_gain = gain_on(reranker, validation_queried)

@@ -17,7 +17,7 @@ from torch import Tensor
 from encoders import StateEncoder
 from encoders.errors import ArtifactError
 from encoders.layers import Layer
-from ranker.split.model import MASKED, JointShape, folded, packed, packed_width
+from ranker.split.model import JointShape, folded_first, packed, packed_width
 from ranker.states.building import StoredRows
 from ranker.states.rows import RowFormat, RowKind
 
@@ -103,15 +103,9 @@ class ItemReader:
                 mask = np.arange(kept.shape[1]) <= lengths[:, None]
                 yield StoredRows(batch.rows, lengths + 1, kept[mask])
             else:
-                rows = self._folded(states, torch.where(real, 0.0, MASKED), pooled)
+                with torch.inference_mode():
+                    rows = packed(states[:, 0], folded_first(self.folding, states, real), pooled)
                 yield StoredRows(batch.rows, np.ones(len(lengths), np.int64), rows.numpy())
-
-    @torch.inference_mode()
-    def _folded(self, states: Tensor, bias: Tensor, pooled: Tensor) -> Tensor:
-        first = states[:, :1]
-        layer = self.folding
-        item = folded(layer, layer.query(first), layer.key(states), layer.value(states), bias)
-        return packed(first[:, 0], item, pooled)
 
 
 def averaged(states: Tensor, lengths: NDArray[np.int64], count: int) -> tuple[Tensor, NDArray[np.int64]]:

@@ -248,15 +248,21 @@ def pooled_of(rows: Tensor, shape: JointShape) -> Tensor:
     return rows[..., 3 * dim : 4 * dim] if shape.joint_layers == 1 else rows
 
 
-def packed(states: Tensor, item: Folded, pooled: Tensor) -> Tensor:
-    """An item's first state (…, dim), folded (…, 1, dim), and pooled state (…, dim) as one float16 row.
+def folded_first(layer: Layer, states: Tensor, real: Tensor) -> Folded:
+    """Attention of texts' first places to their own tokens: states (B, N, dim), of which ``real`` (B, N) are some."""
+    bias = torch.where(real, 0.0, MASKED)
+    return folded(layer, layer.query(states[:, :1]), layer.key(states), layer.value(states), bias)
+
+
+def packed(states: Tensor, item: Folded, pooled: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
+    """An item's first state (…, dim), folded (…, 1, dim), and pooled state (…, dim) as one row.
 
     The weight is a logit, which float16 is too coarse for: it is kept as its rounded value and what rounding left.
     """
-    coarse = item.weight.half()
-    fine = (item.weight - coarse.float()).half()
-    parts = [states.half(), item.queries[..., 0, :].half(), item.own[..., 0, :].half(), pooled.half()]
-    return torch.cat([*parts, coarse[..., 0, :], fine[..., 0, :]], dim=-1)
+    coarse = item.weight.to(dtype)
+    fine = item.weight - coarse.float()
+    parts = [states, item.queries[..., 0, :], item.own[..., 0, :], pooled, coarse[..., 0, :], fine[..., 0, :]]
+    return torch.cat([part.to(dtype) for part in parts], dim=-1)
 
 
 def packed_width(shape: LayerShape) -> int:

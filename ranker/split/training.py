@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from transformers import EvalPrediction
 
 from ranker.config import JointTrainingConfig
-from ranker.lists import LabelledLists, drawn_places, list_ndcg
+from ranker.lists import LabelledLists, Lessons, drawn_places, list_ndcg
 from ranker.split.distillation import NOTHING_TAUGHT, TeacherScores, distilled
 from ranker.split.inputs import InputReader, JointInputs, scores_of, stacked
 from ranker.split.model import JointModel
@@ -23,9 +22,7 @@ from retrieval.candidates import NO_ITEM
 def train_joint(
     model: JointModel,
     reader: InputReader,
-    lists: LabelledLists,
-    queried: LabelledLists,
-    refused: LabelledLists,
+    lessons: Lessons,
     validation: LabelledLists,
     config: JointTrainingConfig,
     seed: int,
@@ -37,22 +34,20 @@ def train_joint(
     Args:
         model: The joint layers.
         reader: Gives their inputs.
-        lists: Lists to learn from, each of which holds its chosen item.
-        queried: Lists with queries to learn from, too.
-        refused: Lists whose chosen item was refused.
+        lessons: Lists to learn from.
         validation: Lists of other users, for early stopping.
         config: Settings; ``negatives`` of a list's other candidates are drawn anew each time that it is seen, but
             for lists that a teacher scored.
         seed: Of negatives and data order.
         progress: Show a bar.
-        taught: A teacher's scores of some of the lists.
+        taught: A teacher's scores of some of the lists that were taken.
 
     Raises:
         InputError: There is nothing to train on or to validate with.
         ExtraError: The package that ``config.report_to`` names is not installed.
     """
     groups = joint_groups(model, config)
-    return train_lists(model, groups, reader, (lists, queried, refused), validation, config, seed, progress, taught)
+    return train_lists(model, groups, reader, lessons, validation, config, seed, progress, taught)
 
 
 def joint_groups(model: JointModel, config: JointTrainingConfig) -> list[dict[str, Any]]:
@@ -70,7 +65,7 @@ def train_lists(
     model: nn.Module,
     groups: list[dict[str, Any]],
     reader: InputReader,
-    parts: Sequence[LabelledLists],
+    lessons: Lessons,
     validation: LabelledLists,
     config: JointTrainingConfig,
     seed: int,
@@ -79,25 +74,23 @@ def train_lists(
 ) -> TrainingReport:
     """Teach any model that makes logits of what a reader gives, in place; the rest is as ``train_joint`` says.
 
-    ``groups`` are the parameters to be trained with their peak rates; ``parts`` are lists, of which a teacher may have
-    scored some, lists with queries, and refused ones.
+    ``groups`` are the parameters to be trained with their peak rates.
     """
-    lists, _, refused = parts
-    check_lists(len(lists), len(validation), config)
+    check_lists(len(lessons.taken), len(validation), config)
     rng = np.random.default_rng(seed)
     shown = rng.permutation(len(validation))[: config.validation_lists]
-    batches = _Lists(reader, parts, validation, taught, config.negatives, rng)
+    batches = _Lists(reader, lessons, validation, taught, config.negatives, rng)
     return train(
         _ListLoss(model, config.loss, config.distillation),
         groups,
-        range(sum(map(len, parts))),
+        range(len(lessons)),
         [-1 - int(at) for at in shown],
         batches,
         _mean_ndcg,
         config,
         seed,
         progress,
-        feedback=len(refused),
+        feedback=len(lessons.refused),
     )
 
 
@@ -110,7 +103,7 @@ class _Lists:
     def __init__(
         self,
         reader: InputReader,
-        parts: Sequence[LabelledLists],
+        lessons: Lessons,
         validation: LabelledLists,
         taught: TeacherScores,
         negatives: int,
@@ -118,11 +111,11 @@ class _Lists:
     ) -> None:
         self._reader = reader
         # scores are standardised among all of a list, as when it is served
-        taught_parts = [taught, *[NOTHING_TAUGHT] * (len(parts) - 1)]
         self._parts = [
-            (part, scores_of(part.candidates), scores) for part, scores in zip(parts, taught_parts, strict=True)
+            (part, scores_of(part.candidates), scores)
+            for part, scores in zip(lessons.parts, (taught, NOTHING_TAUGHT, NOTHING_TAUGHT), strict=True)
         ]
-        self._ends = np.cumsum([len(part) for part in parts])
+        self._ends = np.cumsum([len(part) for part in lessons.parts])
         self._validation = validation
         self._negatives = negatives
         self._rng = rng

@@ -17,11 +17,11 @@ from transformers import PreTrainedModel
 from encoders import TextEncoder
 from encoders.layers import Layer, layer_stack, lower_part, top_layers
 from ranker.config import SplitConfig
-from ranker.lists import LabelledLists
+from ranker.lists import LabelledLists, Lessons
 from ranker.split.fitting import untrained_joint
 from ranker.split.inputs import InputReader
 from ranker.split.items import averaged
-from ranker.split.model import MASKED, JointModel, JointShape, folded
+from ranker.split.model import JointModel, JointShape, folded_first, packed
 from ranker.split.training import joint_groups, train_lists
 from ranker.training import check_lists
 
@@ -79,12 +79,11 @@ def unfreeze(
     for weight in weights:
         weight.requires_grad_(True)
     logger.info("Tuning %d lower layers with the joint ones on %d lists.", unfreezing.layers, len(train))
-    nothing = train.take(np.arange(0))
     train_lists(
         model,
         [*joint_groups(joint, training), {"params": weights, "lr": unfreezing.learning_rate}],
         TokenReader(encoder, texts, factors, joint.shape),
-        (train, nothing, nothing),
+        Lessons.of(train),
         validation,
         training,
         seed,
@@ -179,16 +178,11 @@ class JointOverTexts(nn.Module):
         states, real, lengths = (
             states[:, : shape.max_tokens], real[:, : shape.max_tokens], lengths.clamp(max=shape.max_tokens)
         )  # fmt: skip
-        pooled = ((states * real[..., None]).sum(dim=1) / lengths[:, None])[:, None]
+        pooled = (states * real[..., None]).sum(dim=1) / lengths[:, None]
         if shape.joint_layers == 1:
-            layer, first = self.folding, states[:, :1]
-            bias = torch.where(real, 0.0, MASKED)
-            item = folded(layer, layer.query(first), layer.key(states), layer.value(states), bias)
-            # the weight, which the store needs two float16 for, is one float32 here
-            parts = [first, item.queries, item.own, pooled, item.weight, torch.zeros_like(item.weight)]
-            return torch.cat(parts, dim=2)[:, 0]
+            return packed(states[:, 0], folded_first(self.folding, states, real), pooled, torch.float32)
         if shape.item_vectors is not None:
             states, kept = averaged(states, lengths.cpu().numpy(), shape.item_vectors)
             lengths = torch.from_numpy(kept).to(states.device)
-        rows = torch.cat([pooled, states], dim=1)
+        rows = torch.cat([pooled[:, None], states], dim=1)
         return rows[torch.arange(rows.shape[1], device=rows.device) <= lengths[:, None]]

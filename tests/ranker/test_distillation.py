@@ -9,12 +9,13 @@ import tiny_engine
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_joint_training import CONFIG, NOTHING, TEXTS, lists
+from test_joint_training import CONFIG, TEXTS, lists
 from tiny_joint import fresh_model, input_reader, run
 
 import ranker
 from encoders import PairCrossEncoder, PairCrossEncoderConfig, TextEncoder, TextEncoderConfig
 from encoders.errors import ArtifactError, ConfigError
+from ranker.lists import Lessons
 from ranker.pair.reranker import PairTexts
 from ranker.split.distillation import TeacherScores, distilled, load_teacher, teacher_loss, teacher_scores
 from ranker.split.training import bce_loss, softmax_loss, train_joint
@@ -157,7 +158,7 @@ def test_the_teachers_order_is_learned_where_labels_say_nothing(encoder, reader)
     for name, teacher in (("taught", LikesRobots()), ("alone", None)):
         model = fresh_model(encoder, 1, features=2, max_events=3)
         extra = () if teacher is None else (teacher_scores(teacher, READS, of, config, 0, progress=False),)
-        train_joint(model, reader, of, NOTHING, NOTHING, validation, config, 0, False, *extra)
+        train_joint(model, reader, Lessons.of(of), validation, config, 0, False, *extra)
         logits = run(model, reader.read(other.requests, other.candidates)).logits
         lead[name] = logits[robots].mean() - logits[~robots].mean()
     assert lead["taught"] > 2

@@ -17,7 +17,7 @@ from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import ExtraError, InputError
 from ranker.config import JointTrainingConfig
 from ranker.feedback import N_KINDS
-from ranker.lists import LabelledLists, drawn_places, list_ndcg
+from ranker.lists import LabelledLists, Lessons, drawn_places, list_ndcg
 from ranker.split.queries import read_queries
 from ranker.split.training import bce_loss, softmax_loss, train_joint
 from retrieval.candidates import NO_ITEM, Candidates, Requests
@@ -80,7 +80,7 @@ NOTHING = TRAIN.take(np.arange(0))
 
 def tune(model, reader, seed=0, train=TRAIN, queried=NOTHING, refused=NOTHING, validation=VALIDATION, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    return train_joint(model, reader, train, queried, refused, validation, config, seed, progress=False)
+    return train_joint(model, reader, Lessons(train, queried, refused), validation, config, seed, progress=False)
 
 
 def with_kinds(of):
