@@ -180,8 +180,10 @@ def check_items_known(
             "kind: read one into a DataFrame and pass it with .astype({'item_id': 'str'})."
         )
     unknown = ~theirs.isin(ours).to_numpy(dtype=np.bool_)
-    what = f"{name} with an item that is not in the items"
-    checks.refuse("unknown_item", unknown, ["item_id"], what, theirs)
+    # the table is sorted by now, so a row's number says little to whoever looks for it in a file
+    what = f"{name}, numbered by time, with an item that is not in the items"
+    whose = theirs.astype("str") + " of user " + interactions["user_id"].astype("str")
+    checks.refuse("unknown_item", unknown, ["item_id"], what, whose)
     report = checks.settle()
     return interactions[checks.kept].reset_index(drop=True), report
 

@@ -359,7 +359,7 @@ def test_an_item_given_twice_is_left_out_if_equal_and_refused_if_not() -> None:
 def test_interactions_with_unknown_items_are_found() -> None:
     log, _ = read_interactions(log_with(item_id=[7, 3, 5, 7], datetime=[1, 2, 3, 4]))
     films, _ = read_items(FILMS)
-    with pytest.raises(InputError, match=r"not in the items: 1 \(row 3: 5\)"):
+    with pytest.raises(InputError, match=rf"not in the items: 1 \(row 3: 5 of user {log.user_id[2]}\)"):
         check_items_known(log, films)
     known, report = check_items_known(log, films, on_bad_rows="drop")
     assert known["item_id"].tolist() == [7, 3, 7]
