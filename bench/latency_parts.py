@@ -3,10 +3,8 @@
 import tempfile
 import threading
 import time
-import timeit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -107,7 +105,14 @@ def swap(reranker: SplitReranker, requests: Requests, candidates: Candidates, bu
     """New weights: how long until they serve, and what requests notice of it."""
     weights = dict(reranker.joint.weights)
     score = once(lambda: reranker.score(requests, candidates))
-    alone = time_in_turn({"replace": once(lambda: reranker.joint.replace(weights)), "score": score}, budget)
+
+    def serve(number: int) -> list[float]:
+        prepared = reranker.joint.prepare(weights)
+        return [elapsed(lambda: reranker.joint.serve(prepared))]
+
+    alone = time_in_turn(
+        {"prepare": once(lambda: reranker.joint.prepare(weights)), "serve": serve, "score": score}, budget
+    )
     stop = threading.Event()
 
     def replace_all_the_time() -> None:
@@ -121,14 +126,11 @@ def swap(reranker: SplitReranker, requests: Requests, candidates: Candidates, bu
     finally:
         stop.set()
         thread.join()
-    holder = SimpleNamespace(serving=None)
-    repeats = 1_000_000
-    rebinding = timeit.timeit("holder.serving = new", globals={"holder": holder, "new": object()}, number=repeats)
     return {
-        "replace": milliseconds(alone["replace"]),
+        "prepare": milliseconds(alone["prepare"]),
+        "serve": milliseconds(alone["serve"]) | {"longest_ms": 1e3 * float(alone["serve"].latencies.max())},
         "score_alone": milliseconds(alone["score"]) | {"longest_ms": 1e3 * float(alone["score"].latencies.max())},
         "score_beside_replace": milliseconds(beside) | {"longest_ms": 1e3 * float(beside.latencies.max())},
-        "rebinding_ns": 1e9 * rebinding / repeats,
     }
 
 

@@ -22,7 +22,7 @@ from ranker.training import TrainingReport
 States = Literal["float32", "int8"]  # of the encoder in torch, or of its export in the lowest precision that passed
 JOINT_LAYERS = (1, 2, 3, 6)
 FEWER_VECTORS = ((2, 8), (2, 4))  # joint layers, vectors of an item
-INT8_ROWS = (1, 2)  # joint layers at which the store's rows are kept in 8 bits, too
+INT8_ROWS = ((1, None), (2, 8))  # joint layers and vectors at which the store's rows are kept in 8 bits, too
 QUANTIZED_LAYERS = 1  # joint layers at which the encoder's precision is varied
 
 
@@ -76,17 +76,18 @@ class Variant:
 def every_variant(joint_layers: Iterable[int]) -> list[Variant]:
     """Every token at each of these numbers of joint layers, then fewer vectors and other precisions where they fit."""
     counts = sorted(set(joint_layers))
-    fewer = [
-        Variant(f"split {count}, {vectors} vectors", count, vectors)
-        for count, vectors in FEWER_VECTORS
-        if count in counts
+    whole = [Variant(f"split {count}", count) for count in counts]
+    fewer = [Variant(f"split {count}, {vectors} vectors", count, vectors) for count, vectors in FEWER_VECTORS]
+    fewer = [variant for variant in fewer if variant.joint_layers in counts]
+    rows = [
+        replace(variant, name=f"{variant.name}, int8 rows", rows="int8")
+        for variant in whole + fewer
+        if (variant.joint_layers, variant.item_vectors) in INT8_ROWS
     ]
     precisions = [
         Variant(f"split {QUANTIZED_LAYERS}, float32 states", QUANTIZED_LAYERS, None, "float32", "float32"),
         Variant(f"split {QUANTIZED_LAYERS}, int8 after training", QUANTIZED_LAYERS, None, "float32", "int8"),
     ]
-    whole = [Variant(f"split {count}", count) for count in counts]
-    rows = [Variant(f"split {count}, int8 rows", count, rows="int8") for count in counts if count in INT8_ROWS]
     return whole + fewer + rows + (precisions if QUANTIZED_LAYERS in counts else [])
 
 

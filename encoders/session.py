@@ -58,6 +58,8 @@ def open_session(
         raise ArtifactError(f"{path} is missing: export the model again, or pass the folder that holds it.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about node placement, which no caller can act on
+    # threads wait actively during a run; after it they would take the processor from whatever is computed next
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     wanted = _providers(providers)

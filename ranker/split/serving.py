@@ -35,15 +35,15 @@ LEAST_TAU = 0.98  # of the order that another execution gives candidates, agains
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Serving:
-    """A version of the weights and what runs it; requests take the whole of it at once."""
+class PreparedWeights:
+    """Weights and what runs them; requests take the whole of it at once."""
 
     weights: dict[str, torch.Tensor]
     session: OnnxSession
 
 
 class OnnxJoint:
-    """Scores candidates with the joint layers; ``replace`` swaps their weights without stopping requests.
+    """Scores candidates with the joint layers; ``serve`` swaps their weights without stopping requests.
 
     Of three ways to take new weights (bound as inputs, initializers changed in place, a second session built aside),
     the third is used: weights stay constants, which ONNX Runtime packs once for its products, and a request runs
@@ -93,23 +93,38 @@ class OnnxJoint:
         session = self._serving.session
         return session.run({name: getattr(inputs, name) for name in session.inputs})[0]
 
-    def replace(self, weights: dict[str, torch.Tensor]) -> None:
-        """Let other weights serve. Requests that are running end on the old ones.
+    def prepare(self, weights: dict[str, torch.Tensor]) -> PreparedWeights:
+        """Make weights ready for ``serve``, beside those that serve; this is what takes the time.
+
+        Args:
+            weights: By their names in ``JointModel``; copied.
 
         Raises:
-            InputError: A weight is not finite, or the weights are not those of this shape. The old ones go on serving.
+            InputError: A weight is not finite, or the weights are not those of this shape.
         """
+        return self._prepared(_copied(weights))
+
+    def serve(self, prepared: PreparedWeights) -> None:
+        """Let what ``prepare`` made serve, by one assignment. Requests that are running end on the old weights."""
         with self._changing:
-            self._serving = self._prepared(_copied(weights))
+            self._serving = prepared
+
+    def replace(self, weights: dict[str, torch.Tensor]) -> None:
+        """Prepare other weights and let them serve.
+
+        Raises:
+            InputError: As ``prepare``. The old weights go on serving.
+        """
+        self.serve(self.prepare(weights))
 
     def choose(self, samples: Sequence[JointInputs], executions: Sequence[Execution] = QUICKLY_OPENED) -> Choice:
-        """Let the fastest execution serve that orders candidates as the CPU does; ``replace`` keeps to it.
+        """Let the fastest execution serve that orders candidates as the CPU does; ``prepare`` keeps to it.
 
         Where this machine can run only one of them, nothing is measured and nothing changes.
 
         Args:
             samples: Requests like those to come.
-            executions: To choose among. TensorRT's take long to open, and ``replace`` opens every time.
+            executions: To choose among. TensorRT's take long to open, and ``prepare`` opens every time.
 
         Raises:
             ConfigError: This machine can run none of them, or none agrees with the CPU.
@@ -124,10 +139,10 @@ class OnnxJoint:
             if choice.measured:
                 chosen = next(execution for execution in executions if execution.name == choice.execution)
                 self._open = partial(open_execution, execution=chosen, workload=workload)
-                self._serving = _Serving(weights, self._open(graph))
+                self._serving = PreparedWeights(weights, self._open(graph))
         return choice
 
-    def _prepared(self, weights: dict[str, torch.Tensor]) -> _Serving:
+    def _prepared(self, weights: dict[str, torch.Tensor]) -> PreparedWeights:
         expected = self._expected
         given = _described(weights)
         if given != expected:
@@ -142,7 +157,7 @@ class OnnxJoint:
                     f"Joint layers: {name} holds {int((~tensor.isfinite()).sum())} values that are no finite numbers. "
                     "They are refused; train again at a lower learning rate."
                 )
-        return _Serving(weights, self._open(self._filled(weights)))
+        return PreparedWeights(weights, self._open(self._filled(weights)))
 
     def _filled(self, weights: dict[str, torch.Tensor]) -> onnx.ModelProto:
         """The graph with these weights for constants."""

@@ -8,7 +8,7 @@ def test_every_setting_of_the_dial_is_there_by_default() -> None:
     kinds = [(v.joint_layers, v.item_vectors, v.trained_on, v.served_on, v.rows) for v in every_variant((1, 2, 3, 6))]
     usual = [(count, None, "int8", "int8", "float16") for count in (1, 2, 3, 6)]
     fewer = [(2, vectors, "int8", "int8", "float16") for vectors in (8, 4)]
-    rows = [(count, None, "int8", "int8", "int8") for count in (1, 2)]
+    rows = [(count, vectors, "int8", "int8", "int8") for count, vectors in ((1, None), (2, 8))]
     precisions = [(1, None, "float32", served, "float16") for served in ("float32", "int8")]
     assert kinds == [*usual, *fewer, *rows, *precisions]
 

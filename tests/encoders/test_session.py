@@ -26,6 +26,11 @@ def test_a_session_runs_and_names_its_provider(doubling, providers):
     np.testing.assert_array_equal(session.run({"x": np.array([1, 2], dtype=np.float32)})[0], [2, 4])
 
 
+def test_its_threads_take_no_processor_between_runs(doubling):
+    options = open_session(doubling).inner.get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 def test_a_machine_without_cuda_is_no_reason_for_noise(doubling, capfd, caplog):
     with caplog.at_level(logging.DEBUG):
         open_session(doubling)

@@ -218,6 +218,20 @@ def version(model, number):
     return weights
 
 
+def test_what_is_prepared_serves_from_its_swap_on_whatever_becomes_of_the_weights(fresh, traced):
+    model, joint = fresh[1], copy.copy(traced[1])
+    inputs = inputs_for(model.shape)
+    inputs.features[..., 0] = 1
+    joint.replace(version(model, 1.0))
+    weights = version(model, 2.0)
+    prepared = joint.prepare(weights)
+    weights["head.bias"][...] = 9
+    assert (joint.score(inputs) == 2).all()
+    joint.serve(prepared)
+    assert (joint.score(inputs) == 4).all()
+    assert joint.weights["head.bias"] == 2
+
+
 def test_concurrent_readers_see_one_version_or_another_and_never_a_mixture(fresh, traced):
     model, joint = fresh[1], copy.copy(traced[1])
     numbers = [3.0**power for power in range(12)]  # no sum of two different ones is twice a third
