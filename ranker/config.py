@@ -120,8 +120,8 @@ class SplitConfig:
         quantized: Export the text encoder first, as ``EngineConfig.export`` says, and train on what the export makes
             of the items, so that what serves is what was trained on. Off, the encoder stays in torch.
         max_tokens: Tokens of an item, and of a query, that are read, the first ones.
-        item_vectors: Where several layers are joint: average an item's tokens into so many vectors, which is faster and
-            smaller. None keeps every token. A single joint layer keeps one row of an item in any case.
+        item_vectors: Where several layers are joint: average an item's tokens into so many vectors at most, which is
+            faster and smaller. None keeps every token. A single joint layer keeps one row of an item in any case.
         states: How item states are kept: "int8" takes little more than half the room of "float16" and rounds each to a
             127th of the largest of 32. The joint layers are trained on the states as they are kept.
         training: How the joint layers are trained.
@@ -134,7 +134,7 @@ class SplitConfig:
     events: Annotated[int, Field(ge=1)] = 20
     quantized: bool = True
     max_tokens: Annotated[int, Field(ge=1)] = 64
-    item_vectors: Annotated[int | None, Field(ge=2)] = None
+    item_vectors: Annotated[int | None, Field(ge=2)] = 8
     states: RowKind = "float16"
     training: JointTrainingConfig = JointTrainingConfig()
     unfreezing: UnfreezingConfig = UnfreezingConfig()
