@@ -45,8 +45,8 @@ time, so the dial's rows with other states than usual are not timed.
 
 **Parts.** All with one joint layer. *stores*: `score` over made-up stores on disk whose pages are in memory; rss counts
 mapped pages, private does not. *swap*: `OnnxJoint.prepare` makes new weights ready, `OnnxJoint.serve` is the swap
-itself; what requests notice is the difference of `score` alone and beside a thread that does both without a pause.
-*store build* against `SentenceTransformer.encode` of the same texts.
+itself, without freeing what served before; what requests notice is the difference of `score` alone and beside a thread
+that does both without a pause. *store build* against `SentenceTransformer.encode` of the same texts.
 *training*: one epoch of joint layers from an engine's store, made-up lists of 32 candidates for users with their newest
 events; the items' reading is not part of it. *cache*: `score` against reading the texts at request time by the same
 encoder, in float32, joint layers in torch.

@@ -104,10 +104,15 @@ class OnnxJoint:
         """
         return self._prepared(_copied(weights))
 
-    def serve(self, prepared: PreparedWeights) -> None:
-        """Let what ``prepare`` made serve, by one assignment. Requests that are running end on the old weights."""
+    def serve(self, prepared: PreparedWeights) -> PreparedWeights:
+        """Let what ``prepare`` made serve, by one assignment. Requests that are running end on the old weights.
+
+        Returns:
+            What served until now: to serve again, or to let go of, which takes as long as freeing its memory does.
+        """
         with self._changing:
-            self._serving = prepared
+            before, self._serving = self._serving, prepared
+        return before
 
     def replace(self, weights: dict[str, torch.Tensor]) -> None:
         """Prepare other weights and let them serve.

@@ -165,16 +165,17 @@ class StateStore:
         items = np.where(items == NO_ITEM, stand_in, items)
         within = np.minimum(np.arange(length), np.maximum(counts, 1)[:, None] - 1)
         sources = self._starts[items][:, None] + within
-        rows = np.empty((len(items), length, self.row_format.bytes), BYTE)
         numbers = self._numbers[items]
-        asked = np.unique(numbers)
-        for number in asked:
-            if len(asked) == 1:
-                # a mode other than "raise", or numpy copies twice; the places are known to be in range
-                np.take(self._shards[number], sources, axis=0, out=rows, mode="clip")
-            else:
-                here = np.flatnonzero(numbers == number)
-                rows[here] = self._shards[number][sources[here]]
+        # shard by shard, each into its own stretch; items that come in their order need no rearrangement after it
+        order = np.argsort(numbers, kind="stable")
+        sources, numbers = sources[order], numbers[order]
+        rows = np.empty((len(items), length, self.row_format.bytes), BYTE)
+        ends = [*np.flatnonzero(np.diff(numbers, append=-1)) + 1]
+        for start, end in zip([0, *ends], ends, strict=False):
+            # a mode other than "raise", or numpy copies twice; the places are known to be in range
+            self._shards[numbers[start]].take(sources[start:end], axis=0, out=rows[start:end], mode="clip")
+        if (np.diff(order) < 0).any():
+            rows = rows[np.argsort(order)]
         rows[np.arange(length) >= counts[:, None]] = 0  # what is decoded as zeros
         return self.row_format.decode(rows)
 

@@ -227,9 +227,11 @@ def test_what_is_prepared_serves_from_its_swap_on_whatever_becomes_of_the_weight
     prepared = joint.prepare(weights)
     weights["head.bias"][...] = 9
     assert (joint.score(inputs) == 2).all()
-    joint.serve(prepared)
+    before = joint.serve(prepared)
     assert (joint.score(inputs) == 4).all()
     assert joint.weights["head.bias"] == 2
+    assert joint.serve(before) is prepared
+    assert (joint.score(inputs) == 2).all()
 
 
 def test_concurrent_readers_see_one_version_or_another_and_never_a_mixture(fresh, traced):
