@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -22,15 +20,14 @@ from encoders import OnnxSession, open_session
 from encoders.choosing import Choice, choose, same_order
 from encoders.errors import ArtifactError, InputError
 from encoders.execution import QUICKLY_OPENED, Execution, Workload, open_execution
-from encoders.graph import OPSET
 from encoders.layers import Layer
 from ranker.split.inputs import JointInputs
-from ranker.split.model import JointModel, JointShape, packed_width
+from ranker.split.model import JointModel, JointShape
+from ranker.split.tracing import LOGITS, empty_model, traced
 from ranker.split.workload import buckets
 from retrieval.storage import load_settings, save_settings
 
 SHAPE, WEIGHTS, GRAPH = "joint.json", "joint.safetensors", "joint.onnx"
-LOGITS = "logits"
 LEAST_TAU = 0.98  # of the order that another execution gives candidates, against the CPU's
 
 
@@ -61,7 +58,7 @@ class OnnxJoint:
     def __init__(self, shape: JointShape, graph: onnx.ModelProto, weights: dict[str, torch.Tensor]) -> None:
         self.shape = shape
         self._graph = graph
-        self._expected = _described(_empty(shape).state_dict())
+        self._expected = _described(empty_model(shape).state_dict())
         self._changing = threading.Lock()  # held by who changes what serves, not by requests
         self._open: Callable[[onnx.ModelProto], OnnxSession] = _opened
         self._serving = self._prepared(weights)
@@ -73,7 +70,7 @@ class OnnxJoint:
         Raises:
             InputError: A weight is not finite.
         """
-        return cls(model.shape, _traced(model.shape), _copied(model.state_dict()))
+        return cls(model.shape, traced(model.shape), _copied(model.state_dict()))
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -215,7 +212,7 @@ def _read_graph(path: Path, shape: JointShape) -> onnx.ModelProto:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's error classes are not part of its interface
         raise ArtifactError(f"{path}: is no ONNX graph. Save the engine again.") from error
-    expected = {name: tuple(tensor.shape) for name, tensor in _empty(shape).state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in empty_model(shape).state_dict().items()}
     if shape.joint_layers == 1:  # what items were folded through is not computed again
         for name in ("query.bias", "key.weight", "key.bias", "value.weight", "value.bias"):
             del expected[f"top.layer.{name}"]
@@ -227,86 +224,9 @@ def _read_graph(path: Path, shape: JointShape) -> onnx.ModelProto:
     return model
 
 
-def _empty(shape: JointShape) -> JointModel:
-    """A model without memory, for the names and shapes of its weights."""
-    with torch.device("meta"):
-        return JointModel(shape, [Layer(shape.layer) for _ in range(shape.joint_layers)])
-
-
 def _described(weights: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
 
 
 def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-
-
-def _traced(shape: JointShape) -> onnx.ModelProto:
-    """The graph of a model over any numbers of users, candidates, rows, events and words; its constants are empty."""
-    axes = {
-        "rows": ("rows",),
-        "places": ("users", "items", "tokens"),
-        "factors": ("users", "items"),
-        "features": ("users", "items"),
-        "event_places": ("users", "events"),
-        "event_factors": ("users", "events"),
-        "event_kinds": ("users", "events"),
-        "event_levels": ("users", "events"),
-        "event_bias": ("users", "events"),
-        "query_states": ("users", "words"),
-        "query_bias": ("users", "words"),
-        LOGITS: ("users", "items"),
-    }
-    example = _example(shape)
-    model = _distinct(shape)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter announces its own retirement
-        path = Path(folder) / GRAPH
-        torch.onnx.export(
-            model,
-            tuple(example.tensors().values()),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[field.name for field in fields(JointInputs)],
-            output_names=[LOGITS],
-            dynamic_axes={name: dict(enumerate(names)) for name, names in axes.items()},
-            do_constant_folding=False,  # so that every weight keeps its name
-        )
-        traced = onnx.load(str(path))
-    for constant in traced.graph.initializer:
-        constant.ClearField("raw_data")
-    return traced
-
-
-def _distinct(shape: JointShape) -> JointModel:
-    """A model no two weights of which are equal: the exporter makes one constant of those that are.
-
-    Weights that start as copies, as those of the context do, would else be one for ever.
-    """
-    model = _empty(shape).to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(generator=generator)
-    return model.eval()
-
-
-def _example(shape: JointShape) -> JointInputs:
-    users, items, events, words = 2, 3, min(4, shape.max_events), 3
-    tokens = 1 if shape.joint_layers == 1 else 5
-    width = packed_width(shape.layer) if shape.joint_layers == 1 else shape.layer.dim
-    places = 1 + np.arange(users * items * tokens).reshape(users, items, tokens)
-    return JointInputs(
-        rows=np.zeros((1 + places.size, width), np.float16),
-        places=places,
-        factors=np.zeros((users, items, shape.factors), np.float32),
-        features=np.zeros((users, items, shape.features), np.float32),
-        event_places=np.ones((users, events), np.int64),
-        event_factors=np.zeros((users, events, shape.factors), np.float32),
-        event_kinds=np.zeros((users, events), np.int64),
-        event_levels=np.zeros((users, events), np.int64),
-        event_bias=np.zeros((users, events), np.float32),
-        query_states=np.zeros((users, words, shape.layer.dim), np.float16),
-        query_bias=np.zeros((users, words), np.float32),
-    )
