@@ -8,8 +8,8 @@ import pytest
 import tiny_engine
 import torch
 from test_joint_training import CONFIG, TEXTS, lists
-from test_split_engine import assert_same, fit
 from tiny_joint import fresh_model, input_reader, item_factors, moved, run
+from tiny_split import assert_same, fit
 
 import ranker
 import ranker.split.fitting as split_fitting
