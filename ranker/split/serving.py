@@ -35,6 +35,7 @@ LEAST_TAU = 0.98  # of the order that another execution gives candidates, agains
 class PreparedWeights:
     """Weights and what runs them; requests take the whole of it at once."""
 
+    shape: JointShape
     weights: dict[str, torch.Tensor]
     session: OnnxSession
 
@@ -106,7 +107,15 @@ class OnnxJoint:
 
         Returns:
             What served until now: to serve again, or to let go of, which takes as long as freeing its memory does.
+
+        Raises:
+            InputError: It was prepared for joint layers of another shape. The old weights go on serving.
         """
+        if prepared.shape != self.shape:
+            raise InputError(
+                f"Joint layers: weights were prepared for {prepared.shape}, but {self.shape} serves. Prepare them with "
+                "the joint layers that they shall serve in."
+            )
         with self._changing:
             before, self._serving = self._serving, prepared
         return before
@@ -141,7 +150,7 @@ class OnnxJoint:
             if choice.measured:
                 chosen = next(execution for execution in executions if execution.name == choice.execution)
                 self._open = partial(open_execution, execution=chosen, workload=workload)
-                self._serving = PreparedWeights(weights, self._open(graph))
+                self._serving = PreparedWeights(self.shape, weights, self._open(graph))
         return choice
 
     def _prepared(self, weights: dict[str, torch.Tensor]) -> PreparedWeights:
@@ -159,7 +168,7 @@ class OnnxJoint:
                     f"Joint layers: {name} holds {int((~tensor.isfinite()).sum())} values that are no finite numbers. "
                     "They are refused; train again at a lower learning rate."
                 )
-        return PreparedWeights(weights, self._open(self._filled(weights)))
+        return PreparedWeights(self.shape, weights, self._open(self._filled(weights)))
 
     def _filled(self, weights: dict[str, torch.Tensor]) -> onnx.ModelProto:
         """The graph with these weights for constants."""

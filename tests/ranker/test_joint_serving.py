@@ -234,6 +234,15 @@ def test_what_is_prepared_serves_from_its_swap_on_whatever_becomes_of_the_weight
     assert (joint.score(inputs) == 2).all()
 
 
+def test_what_was_prepared_for_another_shape_is_refused(fresh, traced):
+    one, two = copy.copy(traced[1]), traced[2]
+    inputs = inputs_for(fresh[1].shape)
+    expected = one.score(inputs)
+    with pytest.raises(InputError, match="prepared for JointShape"):
+        one.serve(two.prepare(fresh[2].state_dict()))
+    np.testing.assert_array_equal(one.score(inputs), expected)
+
+
 def test_concurrent_readers_see_one_version_or_another_and_never_a_mixture(fresh, traced):
     model, joint = fresh[1], copy.copy(traced[1])
     numbers = [3.0**power for power in range(12)]  # no sum of two different ones is twice a third
