@@ -221,7 +221,9 @@ class EngineConfig:
         """
         try:
             tree = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
         if not isinstance(tree, dict | None):
             raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}.")

@@ -151,10 +151,11 @@ def test_a_file_that_is_no_yaml_is_refused_in_one_line(tmp_path, text):
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    for path in (tmp_path / "absent.yaml", tmp_path, tmp_path / "binary.yaml"):
-        with pytest.raises(ConfigError, match="cannot be read as YAML") as caught:
-            EngineConfig.from_yaml(path)
-        assert os.fspath(path) in str(caught.value)
+    problems = {"absent.yaml": "No such file", "": "Is a directory", "binary.yaml": "as YAML"}
+    for name, problem in problems.items():
+        with pytest.raises(ConfigError, match=f"cannot be read.*{problem}") as caught:
+            EngineConfig.from_yaml(tmp_path / name)
+        assert os.fspath(tmp_path / name) in str(caught.value)
 
 
 def test_numbers_are_read_as_people_write_them(tmp_path):
