@@ -2,12 +2,13 @@
 
 import typer
 
-from bench import demo, dial, latency, quality, quantization
+from bench import demo, dial, latency, pairs, quality, quantization
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("demo")(demo.main)
 app.command("dial")(dial.main)
 app.command("latency")(latency.main)
+app.command("pairs")(pairs.main)
 app.command("quality")(quality.main)
 app.command("quantization")(quantization.main)
 

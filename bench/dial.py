@@ -62,8 +62,43 @@ def main(
 ) -> None:
     """Train split re-rankers of several settings on the same lists, judge and keep them."""
     show_progress()
-    variants = every_variant(joint_layers)
-    split: dict[str, Any] = {"joint_layers": min(joint_layers)}
+    site, data = build_site(min(joint_layers), lists, test_share, negatives, epochs, tiny, folder, out)
+    chosen = site.config.rerank.split
+    about = {
+        "protocol": PROTOCOL.format(data=data, depth=chosen.depth, events=chosen.events, test_share=test_share),
+        "machine": machine(),
+        "settings": {
+            "lists": lists, "learned_lists": len(site.learn), "test_lists": len(site.test),
+            "test_users": len(np.unique(site.test.users)), "test_share": test_share, "negatives": negatives,
+            "epochs": epochs, "tiny": tiny,
+        },
+    }  # fmt: skip
+    run(site, every_variant(joint_layers), about, out)
+
+
+def build_site(
+    joint_layers: int,
+    lists: int,
+    test_share: float,
+    negatives: int,
+    epochs: float,
+    tiny: bool,
+    folder: Path,
+    out: Path,
+) -> tuple[Site, str]:
+    """The same site for the same settings, see ``main``, and what its data set is called.
+
+    Args:
+        joint_layers: Of the encoder's export that reads the items for retrieval.
+        lists: Held-out events that lists are made of, at most.
+        test_share: Of the users with lists, in (0, 1).
+        negatives: Candidates beside the chosen one in a training list.
+        epochs: Passes over the training lists.
+        tiny: A made-up site and a tiny model.
+        folder: Where the data set is kept.
+        out: Where the tiny model is written.
+    """
+    split: dict[str, Any] = {"joint_layers": joint_layers}
     if tiny:
         interactions, items = made_up_tables()
         data, checkpoint = "A made-up site", small_checkpoint((out / "checkpoint").resolve())
@@ -77,18 +112,7 @@ def main(
         "max_lists": lists, "negatives": negatives, "epochs": epochs, "validation_lists": VALIDATION_LISTS,
     }  # fmt: skip
     config = EngineConfig.from_dict({"checkpoint": checkpoint, "rerank": {"kind": "split", "split": split}})
-    site = prepare(leave_one_out(interactions).train, items, config, test_share)
-    chosen = config.rerank.split
-    about = {
-        "protocol": PROTOCOL.format(data=data, depth=chosen.depth, events=chosen.events, test_share=test_share),
-        "machine": machine(),
-        "settings": {
-            "lists": lists, "learned_lists": len(site.learn), "test_lists": len(site.test),
-            "test_users": len(np.unique(site.test.users)), "test_share": test_share, "negatives": negatives,
-            "epochs": epochs, "tiny": tiny,
-        },
-    }  # fmt: skip
-    run(site, variants, about, out)
+    return prepare(leave_one_out(interactions).train, items, config, test_share), data
 
 
 def run(site: Site, variants: Sequence[Variant], about: Mapping[str, Any], out: Path) -> None:
@@ -109,7 +133,7 @@ def run(site: Site, variants: Sequence[Variant], about: Mapping[str, Any], out: 
         known[name] = trained.facts
         save(site, trained, out / ENGINES / trained.variant.folder)
         finished = [variant for variant in variants if variant.name in known]
-        rows = judging.quality([known[variant.name] for variant in finished], ndcg, full)
+        rows = judging.quality([known[variant.name] for variant in finished], ndcg, full.name)
         words = [
             judging.smallest_sufficient(finished, ndcg),
             *judging.quantization_losses(finished, ndcg),

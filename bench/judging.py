@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bench.variants import QUANTIZED_LAYERS, Variant
 from ranker.evaluation import PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.lists import LabelledLists, list_ndcg
-from ranker.split.reranker import SplitReranker
+from ranker.reranker import CrossEncoderReranker
 from retrieval.candidates import NO_ITEM
 
 FUSED = "fused order"
@@ -20,7 +20,7 @@ SCORED_AT_ONCE = 32  # lists
 UserNdcg = Mapping[str, NDArray[np.float64]]  # name → (T,) of each test user
 
 
-def reranked(reranker: SplitReranker, lists: LabelledLists) -> NDArray[np.float32]:
+def reranked(reranker: CrossEncoderReranker, lists: LabelledLists) -> NDArray[np.float32]:
     """Scores (L, K) of lists."""
     blocks = np.array_split(np.arange(len(lists)), -(-len(lists) // SCORED_AT_ONCE))
     return np.concatenate([reranker.score(part.requests, part.candidates) for part in map(lists.take, blocks)])
@@ -38,13 +38,13 @@ def full_model(variants: Sequence[Variant]) -> Variant:
     return max((variant for variant in variants if variant.usual), key=lambda variant: variant.size)
 
 
-def quality(facts: Sequence[Mapping[str, Any]], ndcg: UserNdcg, full: Variant) -> list[dict[str, Any]]:
+def quality(facts: Sequence[Mapping[str, Any]], ndcg: UserNdcg, full: str) -> list[dict[str, Any]]:
     """One row for the fused order and one for each variant.
 
     Args:
         facts: What else is known of each variant, its name as ``variant``.
         ndcg: Of the fused order and of each variant.
-        full: The variant that the others are compared with, beside the fused order.
+        full: Name of the variant that the others are compared with, beside the fused order.
 
     Returns:
         The facts with ``users``; ``ndcg`` and its interval ``low`` to ``high``; and the differences ``vs_full`` and
@@ -55,7 +55,7 @@ def quality(facts: Sequence[Mapping[str, Any]], ndcg: UserNdcg, full: Variant) -
         own = ndcg[known["variant"]]
         mean = bootstrap_mean(own, seed=0)
         row = {**known, "users": len(own), "ndcg": mean.mean, "low": mean.low, "high": mean.high}
-        for name, reference in (("full", full.name), ("fused", FUSED)):
+        for name, reference in (("full", full), ("fused", FUSED)):
             value, low, high = shares(paired_bootstrap(ndcg[reference], own, seed=0))
             row |= {f"vs_{name}": value, f"vs_{name}_low": low, f"vs_{name}_high": high}
         rows.append(row)

@@ -78,6 +78,7 @@ def measure(dial: Dial, plan: Plan, budget: Budget, temporary: Path) -> tuple[di
     figures = {
         "latency": latency_rows(systems, timings, dial),
         "quality": list(dial.quality.values()),
+        "pairs": [{**row, "system": name} for name, row in dial.pairs.items()],
         "growth": growth(systems, timings, plan),
         "pair_agreement": agreement(scorers, sample),
         "stores": parts.store_sizes(one, plan.stores, plan.centre.candidates, plan.centre.events, budget),
@@ -100,14 +101,14 @@ def latency_rows(
 ) -> list[dict[str, Any]]:
     """One row for each system under each condition."""
     nothing = {"ndcg": float("nan"), "vs_full": float("nan")}
-    rows = []
+    known_quality, rows = dial.quality | dial.pairs, []
     for (condition, name), taken in timings.items():
         row: dict[str, Any] = {"system": name, **vars(condition), **parts.milliseconds(taken)}
         row["requests_per_s"] = taken.per_second
         for column, reference in REFERENCES.items():
             known = timings.get((condition, reference))
             row[column] = "" if known in (None, taken) else str(median_ratio(known, taken))
-        judged = dial.quality.get(systems[name].variant, nothing)
+        judged = known_quality.get(systems[name].variant, nothing)
         rows.append(row | {"ndcg@10": judged["ndcg"], "ndcg_vs_full": judged["vs_full"]})
     return rows
 

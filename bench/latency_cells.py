@@ -82,12 +82,12 @@ class System:
 
     Attributes:
         call: Answers a case.
-        variant: Of the dial; blank where nothing was trained.
+        variant: What its quality is known under.
         concurrent: Whether several callers ask it at once, too.
     """
 
     call: Callable[[Case], object]
-    variant: str = ""
+    variant: str
     concurrent: bool = False
 
 
@@ -96,7 +96,7 @@ def every_system(
 ) -> dict[str, System]:
     """What is timed, by name."""
     systems = {
-        name: System(lambda case, score=score: score(case.pairs), concurrent=name == INT8_PAIR)
+        name: System(lambda case, score=score: score(case.pairs), name, concurrent=name == INT8_PAIR)
         for name, score in scorers.items()
     }
     for name, reranker in served.items():

@@ -1,7 +1,7 @@
 """Engines that are timed: those of a dial, changed so that every condition can be put to them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 
 import ranker
 from bench.dial import ENGINES, QUALITY
+from bench.latency_peers import FP32_PAIR, INT8_PAIR, INT8_PEER, TORCH_PAIR, TORCH_PEER
 from bench.variants import Variant
 from encoders.errors import ArtifactError
 from encoders.layers import Layer
@@ -23,6 +24,8 @@ from ranker.split.serving import OnnxJoint
 from ranker.users import UserHistories
 from retrieval.interactions import Interactions
 
+PAIRS = "pairs.json"  # of python -m bench pairs, in the same folder
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dial:
@@ -33,11 +36,13 @@ class Dial:
         about: Its settings.
         engines: By variant, those that are trained and served as usual: the precision of the encoder that read the
             items does not bear on the time of a request.
+        pairs: What ``python -m bench pairs`` found, by pair cross-encoder; empty where it has not run.
     """
 
     quality: dict[str, dict[str, Any]]
     about: dict[str, Any]
     engines: dict[str, Engine]
+    pairs: dict[str, dict[str, Any]]
 
     @property
     def one(self) -> str:
@@ -60,16 +65,29 @@ def load_dial(folder: Path) -> Dial:
     path = folder / QUALITY
     try:
         content = json.loads(path.read_bytes())
-        quality = {str(row["variant"]): dict(row) for row in content["quality"]}
+        quality = _by_variant(content["quality"])
         usual = {name: row for name, row in quality.items() if row.get("trained_on") == row.get("served_on") == "int8"}
         found = [Variant(name, int(row["joint_layers"])) for name, row in usual.items()]
         about = dict(content["settings"])
+        pairs = _by_variant(json.loads((folder / PAIRS).read_bytes())["quality"]) if (folder / PAIRS).exists() else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: no figures of a dial can be read here. {first}") from error
     if all(variant.name != Variant("split 1", 1).name for variant in found):
         raise ArtifactError(f"{path}: no engine with one joint layer, whose parts are timed. {first}")
     engines = {variant.name: ranker.load(folder / ENGINES / variant.folder) for variant in found}
-    return Dial(quality, about, engines)
+    # in torch, the logits are those of float32
+    judged = {
+        FP32_PAIR: FP32_PAIR,
+        TORCH_PAIR: FP32_PAIR,
+        TORCH_PEER: FP32_PAIR,
+        INT8_PAIR: INT8_PAIR,
+        INT8_PEER: INT8_PEER,
+    }
+    return Dial(quality, about, engines, {name: pairs[same] for name, same in judged.items() if same in pairs})
+
+
+def _by_variant(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {str(row["variant"]): dict(row) for row in rows}
 
 
 def lengthened(reranker: SplitReranker, events: int, depth: int) -> SplitReranker:

@@ -1,6 +1,7 @@
 """The dial: every variant trained on the same lists and judged on the same users, and kept as an engine."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ import pytest
 import ranker
 from bench.dial import ENGINES, QUALITY
 from bench.judging import FUSED, reranked, user_ndcg
-from bench.latency_engines import lengthened, load_dial, with_newest
+from bench.latency_engines import PAIRS, lengthened, load_dial, with_newest
+from bench.latency_peers import FP32_PAIR, INT8_PAIR, TORCH_PAIR, TORCH_PEER
 from encoders import OnnxTextEncoder, TextEncoder
 from encoders.errors import ArtifactError
 
@@ -75,6 +77,19 @@ def test_what_is_timed_is_what_serves_on_int8_states(dial) -> None:
     loaded = load_dial(dial)
     assert list(loaded.engines) == ["split 1", "split 1, int8 rows"]
     assert loaded.about == {"lists": 200}
+    assert loaded.pairs == {}
+
+
+def test_pair_cross_encoders_in_float32_share_what_one_of_them_was_judged_by(dial, tmp_path) -> None:
+    folder = shutil.copytree(dial, tmp_path / "dial")
+    rows = [
+        {"variant": FP32_PAIR, "ndcg": 0.3},
+        {"variant": INT8_PAIR, "ndcg": 0.2},
+        {"variant": "split 1", "ndcg": 0.1},
+    ]
+    (folder / PAIRS).write_text(json.dumps({"quality": rows}))
+    judged = {name: row["ndcg"] for name, row in load_dial(folder).pairs.items()}
+    assert judged == {TORCH_PEER: 0.3, TORCH_PAIR: 0.3, FP32_PAIR: 0.3, INT8_PAIR: 0.2}
 
 
 def test_a_lengthened_reranker_says_the_same_of_as_many_events(site, engines) -> None:

@@ -23,7 +23,7 @@ def test_differences_are_shares_of_the_mean_that_is_compared_with(users) -> None
     variants = every_variant([2, 3])[:2]
     noise = np.random.default_rng(1).normal(0, 0.05, USERS)
     ndcg = {FUSED: users * 0.5, "split 2": users + noise, "split 3": users}
-    fused, two, three = quality([{"variant": "split 2"}, {"variant": "split 3"}], ndcg, full_model(variants))
+    fused, two, three = quality([{"variant": "split 2"}, {"variant": "split 3"}], ndcg, full_model(variants).name)
     assert (three["vs_full"], three["vs_full_low"], three["vs_full_high"]) == (0, 0, 0)
     assert two["vs_full"] == pytest.approx(noise.mean() / users.mean())
     error = noise.std() / np.sqrt(USERS) / users.mean()
