@@ -17,7 +17,7 @@ from ranker.lists import Lessons
 from ranker.split.fitting import fit_split
 from ranker.split.reranker import SplitReranker
 from ranker.temporary import remove_with, temporary_folder
-from ranker.training import TrainingReport
+from retrieval.training import TrainingReport
 
 States = Literal["float32", "int8"]  # of the encoder in torch, or of its export in the lowest precision that passed
 JOINT_LAYERS = (1, 2, 3, 6)

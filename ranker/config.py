@@ -20,13 +20,14 @@ from retrieval.als import AlsConfig
 from retrieval.fusion import FusionConfig
 from retrieval.popularity import PopularityConfig
 from retrieval.text import TextConfig
+from retrieval.training import LoopConfig
 
 SourceName = Literal["als", "text", "popularity"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class TrainingConfig:
-    """How the cross-encoder is fine-tuned on labelled lists.
+class TrainingConfig(LoopConfig):
+    """How the cross-encoder is fine-tuned on labelled lists; its examples are pairs. See ``LoopConfig`` for the rest.
 
     Attributes:
         holdout: Newest events of each user that the candidates' sources do not see, at most half of the user's; each
@@ -35,15 +36,7 @@ class TrainingConfig:
         max_feedback: Labelled feedback events at most, the newest, each a pair beside those of the lists.
         negatives: Candidates beside the chosen item in a training list, labelled 0.
         validation_fraction: Share of users whose lists are kept for early stopping and for the blend.
-        epochs: Passes over the training lists at most.
-        batch_size: Pairs in a gradient step.
-        learning_rate: Peak learning rate, after a warm-up over a tenth of the steps.
-        weight_decay: AdamW's.
-        evaluations_per_epoch: How often validation NDCG@10 is measured and a checkpoint kept.
-        patience: Measurements without a better one after which training stops; the best checkpoint is restored.
         validation_lists: Validation lists scored at each measurement, at most.
-        report_to: Where the Hugging Face Trainer sends its curves.
-        report_folder: Where they are written, for TensorBoard.
     """
 
     holdout: Annotated[int, Field(ge=1)] = 5
@@ -51,15 +44,7 @@ class TrainingConfig:
     max_feedback: Annotated[int, Field(ge=0)] = 20_000
     negatives: Annotated[int, Field(ge=1)] = 4
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    epochs: Annotated[float, Field(gt=0)] = 1.0
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 2
-    patience: Annotated[int, Field(ge=1)] = 2
     validation_lists: Annotated[int, Field(ge=1)] = 100
-    report_to: Literal["none", "tensorboard", "wandb"] = "none"
-    report_folder: str = "runs/fine-tuning"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

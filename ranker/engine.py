@@ -19,7 +19,6 @@ from ranker.config import EngineConfig
 from ranker.feedback import checked_events
 from ranker.log import FeedbackLog
 from ranker.reranker import Reranker
-from ranker.training import TrainingReport
 from ranker.users import UserHistories
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.catalogue import Catalogue
@@ -28,6 +27,7 @@ from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, Ids
 from retrieval.queries import Queries
 from retrieval.similar import similar_items
+from retrieval.training import TrainingReport
 
 logger = logging.getLogger(__name__)
 

@@ -71,6 +71,19 @@ class Lessons:
         return sum(map(len, self.parts))
 
 
+def check_lists(train: int, validation: int) -> None:
+    """Refuse what could not be trained before any work is done.
+
+    Raises:
+        InputError: There is nothing to train on or to validate with.
+    """
+    if not train or not validation:
+        raise InputError(
+            f"Fine-tuning has {train} training and {validation} validation lists; it needs both. More users "
+            "with a longer history give more lists; rerank.enabled: false does without."
+        )
+
+
 def list_ndcg(scores: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """NDCG@10 of lists (L, K) with one chosen place each: 1 / log2(1 + its rank), 0 beyond rank 10; (L,).
 

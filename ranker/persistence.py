@@ -26,7 +26,6 @@ from ranker.log import FeedbackLog
 from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
 from ranker.split.reranker import SplitReranker
-from ranker.training import TrainingReport
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
 from retrieval.candidates import Source
@@ -35,6 +34,7 @@ from retrieval.fusion import FusedRetriever
 from retrieval.popularity import PopularityRetriever
 from retrieval.storage import load_settings, save_settings
 from retrieval.text import TextRetriever
+from retrieval.training import TrainingReport
 
 LOG = "feedback.sqlite"
 SOURCES: Mapping[str, Any] = {"als": AlsRetriever, "text": TextRetriever, "popularity": PopularityRetriever}

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from encoders.errors import InputError
 
+LEVELS = 6  # of an event's weight: 0 (no sign of liking), up to 1, up to 2, up to 4, up to 8, more
 LOGGED = 0  # the kind of an event of the training log, which says how strong it was but not what
 
 
@@ -126,3 +127,9 @@ class Histories:
         matrix = sparse.csr_array((values, self.items, self.indptr), shape=(len(self), n_items), copy=True)
         matrix.sum_duplicates()
         return matrix
+
+
+def weight_levels(weights: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Which of LEVELS levels a weight has: 0 for 0, 1 up to 1, then one per doubling."""
+    levels = 1 + np.ceil(np.log2(np.maximum(weights, 1)))
+    return np.where(weights > 0, np.minimum(levels, LEVELS - 1), 0).astype(np.int64)

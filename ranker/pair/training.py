@@ -12,13 +12,13 @@ from transformers import EvalPrediction
 from encoders import PairCrossEncoder
 from ranker.config import PairConfig, TrainingConfig
 from ranker.labels import LabelledEvents
-from ranker.lists import LabelledLists, list_ndcg
+from ranker.lists import LabelledLists, check_lists, list_ndcg
 from ranker.pair.reranker import Blend, PairReranker, PairTexts
 from ranker.reranker import Gain, measured_gain
-from ranker.training import TrainingReport, check_lists, train
 from retrieval.candidates import NO_ITEM
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import learn_weights, standardised
+from retrieval.training import TrainingReport, check_tracker, train
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,8 @@ def fine_tune(
         InputError: There is nothing to train on or to validate with.
         ExtraError: The package that ``config.report_to`` names is not installed.
     """
-    check_lists(len(lists), len(validation), config)
+    check_lists(len(lists), len(validation))
+    check_tracker(config)
     rng = np.random.default_rng(seed)
     shown = validation.take(rng.permutation(len(validation))[: config.validation_lists])
     depth = shown.candidates.items.shape[1]

@@ -12,7 +12,7 @@ from encoders import StateEncoder, TextEncoder
 from encoders.errors import ConfigError
 from encoders.layers import check_cut, top_layers
 from ranker.config import RerankConfig, SplitConfig
-from ranker.lists import NOBODY, LabelledLists, Lessons
+from ranker.lists import NOBODY, LabelledLists, Lessons, check_lists
 from ranker.pair.reranker import PairTexts
 from ranker.reranker import NO_GAIN, Gain, measured_gain
 from ranker.split.distillation import NOTHING_TAUGHT, load_teacher, teacher_scores
@@ -24,8 +24,8 @@ from ranker.split.serving import OnnxJoint
 from ranker.split.training import train_joint
 from ranker.states.building import build_store
 from ranker.temporary import remove_with, temporary_folder
-from ranker.training import TrainingReport, check_lists
 from retrieval.catalogue import Catalogue
+from retrieval.training import TrainingReport, check_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,8 @@ def fit_split(
     refused = refused.take(np.flatnonzero(~np.isin(refused.users, validation.users)))
     asked = np.isin(queried.users, validation.users)
     queried, validation_queried = (queried.take(np.flatnonzero(part)) for part in (~asked, asked))
-    check_lists(len(train), len(validation), config.training)  # before every item is read
+    check_lists(len(train), len(validation))  # before every item is read
+    check_tracker(config.training)
     taught = NOTHING_TAUGHT
     if teacher is not None:
         texts = PairTexts(catalogue.titles, catalogue.texts, rerank.pair.context_items)

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from encoders.errors import InputError
-from ranker.split.model import LEVELS, MASKED, JointShape
+from ranker.split.model import MASKED, JointShape
 from ranker.states.store import StateStore
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.fusion import standardised
-from retrieval.histories import Histories
+from retrieval.histories import Histories, weight_levels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,12 +167,6 @@ def query_tokens(requests: Requests, shape: JointShape) -> tuple[NDArray[np.floa
     width = int(lengths.max(initial=0))
     real = np.arange(width) < lengths[:, None]
     return np.where(real[:, :, None], states[:, :width], np.float16(0)), np.where(real, 0, MASKED).astype(np.float32)
-
-
-def weight_levels(weights: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Which of LEVELS levels a weight has: 0 for 0, 1 up to 1, then one per doubling."""
-    levels = 1 + np.ceil(np.log2(np.maximum(weights, 1)))
-    return np.where(weights > 0, np.minimum(levels, LEVELS - 1), 0).astype(np.int64)
 
 
 def scores_of(candidates: Candidates) -> NDArray[np.float32]:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from encoders.layers import Layer, LayerShape
 from ranker.feedback import N_KINDS
-from retrieval.histories import LOGGED
+from retrieval.histories import LEVELS, LOGGED
 
 MASKED = -1e9  # added to the logit of what is padding
-LEVELS = 6  # of an event's weight: 0 (no sign of liking), up to 1, up to 2, up to 4, up to 8, more
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))

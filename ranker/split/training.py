@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from transformers import EvalPrediction
 
 from ranker.config import JointTrainingConfig
-from ranker.lists import LabelledLists, Lessons, drawn_places, list_ndcg
+from ranker.lists import LabelledLists, Lessons, check_lists, drawn_places, list_ndcg
 from ranker.split.distillation import NOTHING_TAUGHT, TeacherScores, distilled
 from ranker.split.inputs import InputReader, JointInputs, scores_of, stacked
 from ranker.split.model import JointModel
-from ranker.training import TrainingReport, check_lists, train
 from retrieval.candidates import NO_ITEM
+from retrieval.training import TrainingReport, check_tracker, train
 
 
 def train_joint(
@@ -76,7 +76,8 @@ def train_lists(
 
     ``groups`` are the parameters to be trained with their peak rates.
     """
-    check_lists(len(lessons.taken), len(validation), config)
+    check_lists(len(lessons.taken), len(validation))
+    check_tracker(config)
     rng = np.random.default_rng(seed)
     shown = rng.permutation(len(validation))[: config.validation_lists]
     batches = _Lists(reader, lessons, validation, taught, config.negatives, rng)

@@ -17,13 +17,13 @@ from transformers import PreTrainedModel
 from encoders import TextEncoder
 from encoders.layers import Layer, layer_stack, lower_part, top_layers
 from ranker.config import SplitConfig
-from ranker.lists import LabelledLists, Lessons
+from ranker.lists import LabelledLists, Lessons, check_lists
 from ranker.split.fitting import untrained_joint
 from ranker.split.inputs import InputReader
 from ranker.split.items import averaged
 from ranker.split.model import JointModel, JointShape, folded_first, packed
 from ranker.split.training import joint_groups, train_lists
-from ranker.training import check_lists
+from retrieval.training import check_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ def unfreeze(
     train, validation = lists.containing_choice(config.depth).split_by_user(config.training.validation_fraction, rng)
     train = train.take(np.sort(rng.permutation(len(train))[: unfreezing.lists]))
     training = dataclasses.replace(config.training, batch_size=unfreezing.batch_size)
-    check_lists(len(train), len(validation), training)
+    check_lists(len(train), len(validation))
+    check_tracker(training)
     joint = untrained_joint(encoder, lists, factors, config, seed)
     lower = joint.shape.lower_layers
     model = JointOverTexts(

@@ -32,11 +32,10 @@ from ranker.split.inputs import (
     query_tokens,
     scores_of,
     stacked,
-    weight_levels,
 )
 from ranker.split.model import MASKED, pooled_of
 from retrieval.candidates import NO_ITEM
-from retrieval.histories import LOGGED, Histories
+from retrieval.histories import LOGGED, Histories, weight_levels
 from retrieval.queries import Queries
 
 TEXTS = catalogue(12)

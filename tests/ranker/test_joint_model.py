@@ -29,8 +29,8 @@ from encoders.layers import LayerShape, top_layers
 from ranker.feedback import KIND_CODES, N_KINDS
 from ranker.split.inputs import JointInputs
 from ranker.split.items import ItemReader
-from ranker.split.model import LEVELS, MASKED, Folded, JointModel, folded, packed, packed_width, pooled_of, unpacked
-from retrieval.histories import LOGGED
+from ranker.split.model import MASKED, Folded, JointModel, folded, packed, packed_width, pooled_of, unpacked
+from retrieval.histories import LEVELS, LOGGED
 
 TEXTS = catalogue(12)
 HISTORIES = ((3, (5, 2.0, KIND_CODES["cart"]), (7, 0.0, KIND_CODES["hide"])), (0, 1, 2, 4, 6, 8, 10, 11), (9,))

@@ -20,8 +20,9 @@ from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import ArtifactError, InputError
 from ranker.feedback import N_KINDS
 from ranker.split.inputs import JointInputs
-from ranker.split.model import LEVELS, MASKED, packed_width
+from ranker.split.model import MASKED, packed_width
 from ranker.split.serving import GRAPH, SHAPE, WEIGHTS, OnnxJoint
+from retrieval.histories import LEVELS
 
 LAYERS = (1, 2, 3)
 

@@ -9,12 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from encoders.layers import layer_shape, top_layers
-from ranker.split.inputs import InputReader, weight_levels
+from ranker.split.inputs import InputReader
 from ranker.split.items import ItemReader
 from ranker.split.model import JointModel, JointShape
 from ranker.states.building import build_store
 from retrieval.candidates import NO_ITEM, Candidates, Requests
-from retrieval.histories import LOGGED, Histories
+from retrieval.histories import LOGGED, Histories, weight_levels
 from retrieval.queries import Queries
 
 FACTORS, FEATURES, EVENTS = 5, 3, 6

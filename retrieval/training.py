@@ -1,4 +1,4 @@
-"""Training: one loop for every cross-encoder, on the Hugging Face Trainer; it stops early and restores the best."""
+"""Training: one loop for every model, on the Hugging Face Trainer; it stops early and restores the best."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -30,12 +32,36 @@ from transformers import (
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from encoders.checkpoint import quiet_transformers
-from encoders.errors import ExtraError, InputError
-from ranker.config import TrainingConfig
+from encoders.errors import ExtraError
 
 logger = logging.getLogger(__name__)
 
 Example = TypeVar("Example")
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class LoopConfig:
+    """How any model is trained.
+
+    Attributes:
+        epochs: Passes over the examples at most.
+        batch_size: Examples in a gradient step.
+        learning_rate: Peak learning rate, after a warm-up over a tenth of the steps.
+        weight_decay: AdamW's.
+        evaluations_per_epoch: How often validation NDCG@10 is measured and a checkpoint kept.
+        patience: Measurements without a better one after which training stops; the best checkpoint is restored.
+        report_to: Where the Hugging Face Trainer sends its curves.
+        report_folder: Where they are written, for TensorBoard.
+    """
+
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    evaluations_per_epoch: Annotated[int, Field(ge=1)] = 2
+    patience: Annotated[int, Field(ge=1)] = 2
+    report_to: Literal["none", "tensorboard", "wandb"] = "none"
+    report_folder: str = "runs/fine-tuning"
 
 
 @dataclass(frozen=True)
@@ -57,22 +83,16 @@ class TrainingReport:
     validation_ndcg: tuple[tuple[int, float], ...]
 
 
-def check_lists(train: int, validation: int, config: TrainingConfig) -> None:
-    """Refuse what could not be trained before any work is done.
+def check_tracker(config: LoopConfig) -> None:
+    """Refuse a tracker that is not there before any work is done.
 
     Raises:
-        InputError: There is nothing to train on or to validate with.
         ExtraError: The package that ``config.report_to`` names is not installed.
     """
     if config.report_to != "none" and find_spec(config.report_to) is None:
         raise ExtraError(
             f"report_to: {config.report_to} needs a package that is not installed. "
             f'Install it with: pip install "hybrid-ranker[{config.report_to}]"'
-        )
-    if not train or not validation:
-        raise InputError(
-            f"Fine-tuning has {train} training and {validation} validation lists; it needs both. More users "
-            "with a longer history give more lists; rerank.enabled: false does without."
         )
 
 
@@ -83,7 +103,7 @@ def train(
     validation: Sequence[Example],
     collate: Callable[[list[Example]], dict[str, Any]],
     ndcg: Callable[[EvalPrediction], float],
-    config: TrainingConfig,
+    config: LoopConfig,
     seed: int,
     progress: bool,
     feedback: int = 0,
