@@ -7,10 +7,12 @@ from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.histories import Histories
 from retrieval.index import IndexConfig
 from retrieval.popularity import PopularityConfig, PopularityRetriever
+from retrieval.sequence import SequenceConfig, SequenceRetriever
 from retrieval.text import TextConfig, TextRetriever
+from retrieval.training import LoopConfig
 
 N_ITEMS = 60
-SOURCES = ["als", "als-recent", "text", "text-hnsw", "text-ivf", "popularity", "fused", "fused-rrf"]
+SOURCES = ["als", "als-recent", "text", "text-hnsw", "text-ivf", "popularity", "sequence", "fused", "fused-rrf"]
 
 
 def build(name: str, histories: Histories, vectors: np.ndarray):
@@ -27,6 +29,10 @@ def build(name: str, histories: Histories, vectors: np.ndarray):
             return TextRetriever.fit(vectors, text("hnsw"), seed=0)
         case "text-ivf":
             return TextRetriever.fit(vectors, text("ivf"), seed=0)
+        case "sequence":
+            loop = LoopConfig(epochs=2, batch_size=8, learning_rate=1e-2, evaluations_per_epoch=1)
+            sequence = SequenceConfig(dim=8, max_events=6, training=loop)
+            return SequenceRetriever.fit(histories, vectors, sequence, seed=0)
         case "popularity":
             return PopularityRetriever.fit(histories, N_ITEMS, PopularityConfig())
     sources = {part: build(part, histories, vectors) for part in ("als", "text", "popularity")}
