@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import save_file
+from tests_support import file_limit
 
 from encoders.errors import ArtifactError
 from ranker.artifact import CURRENT, KEPT_VERSIONS, MANIFEST, open_version, read_manifest, write_version
@@ -139,14 +139,6 @@ def test_two_saves_at_once_get_a_version_each(root):
     assert content(open_version(root)) in (3, 4)
 
 
-@pytest.fixture
-def file_limit():
-    """A function that sets how large a file may grow, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 BIG = np.zeros((500, 100), np.float32)
 WRITES = {
     "bytes": lambda folder: (folder / "a.bin").write_bytes(bytes(BIG)),
@@ -171,10 +163,10 @@ def write_index(path):
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_full_disk_leaves_the_old_version_and_says_so_in_a_line(root, write, file_limit):
+def test_a_full_disk_leaves_the_old_version_and_says_so_in_a_line(root, write):
     before = sorted(root.rglob("*"))
-    file_limit(30_000)
-    with pytest.raises(ArtifactError, match=r"model: the engine was not saved \(the disk is full\)") as caught:
+    full = pytest.raises(ArtifactError, match=r"model: the engine was not saved \(the disk is full\)")
+    with full as caught, file_limit(30_000):
         write_version(root, WRITES[write])
     assert "\n" not in str(caught.value)
     assert sorted(root.rglob("*")) == before

@@ -3,7 +3,6 @@
 import json
 import logging
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_engine
+from tests_support import file_limit
 from tiny_engine import answers, events
 
 import ranker
@@ -252,13 +252,8 @@ def test_a_pickle_in_place_of_an_array_is_not_opened(model):
 @pytest.mark.parametrize("size", [600, 5_000, 20_000, 100_000, 160_000])
 def test_a_disk_that_fills_up_leaves_the_engine_that_was_there(engine, model, size):
     before = answers(engine)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        with pytest.raises(ArtifactError, match=r"not saved \(the disk is full\)") as caught:
-            engine.save(model)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(ArtifactError, match=r"not saved \(the disk is full\)") as caught, file_limit(size):
+        engine.save(model)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in model.iterdir() if not path.name.startswith(LOG)) == ["CURRENT", "v0001"]
     assert_same(before, answers(engine))
@@ -268,13 +263,9 @@ def test_a_disk_that_fills_up_leaves_the_engine_that_was_there(engine, model, si
 def test_a_log_that_the_disk_refuses_records_nothing_and_takes_it_later(engine, model):
     before = engine.recommend([100], ALL)
     batch = events(*[(f"event {n}", 100, f"i{n % ALL}", "like") for n in range(3000)])
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(ArtifactError, match=r"feedback\.sqlite: the feedback was not recorded \(") as caught:
-            engine.feedback(batch)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    refused = pytest.raises(ArtifactError, match=r"feedback\.sqlite: the feedback was not recorded \(")
+    with refused as caught, file_limit(50_000):
+        engine.feedback(batch)
     assert "\n" not in str(caught.value)
     pd.testing.assert_frame_equal(engine.recommend([100], ALL), before)
     assert engine.feedback(batch) == 3000

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests_support import file_limit
 from tiny_store import (
     TEXTS,
     WIDTH,
     Reader,
     build,
-    file_limit,
     files,
     first_shard,
     refused,

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_store import TEXTS, Reader, build, file_limit, files, same_rows
+from tests_support import file_limit
+from tiny_store import TEXTS, Reader, build, files, same_rows
 
 from encoders.errors import ArtifactError
 from ranker.states.store import StateStore
