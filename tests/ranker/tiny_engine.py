@@ -6,6 +6,7 @@ import torch
 from tiny_models import bert_config, save_checkpoint, wordpiece_tokenizer
 from transformers import BertModel
 
+import ranker
 from encoders import PairCrossEncoderConfig, TextEncoderConfig
 from ranker import Between, EngineConfig
 from ranker.config import JointTrainingConfig, PairConfig, RerankConfig, SplitConfig, TrainingConfig
@@ -105,3 +106,15 @@ def answers(engine):
         "similar": engine.similar_items([f"i{n}" for n in range(1, N_ITEMS)], 9),
         "candidates": pd.concat(engine.candidates(range(100, 140), k=50)),
     }
+
+
+def small_fit(checkpoint, items, interactions):
+    """An engine without a reranker, which is fitted sooner."""
+    fused = config(checkpoint, rerank=RerankConfig(enabled=False))
+    return ranker.fit(interactions, items, fused, progress=False)
+
+
+def assert_same(one, other):
+    """Equal lists; scores to a few units in the last place, which differ with where in memory weights happen to lie."""
+    for name, table in one.items():
+        pd.testing.assert_frame_equal(other[name], table, rtol=1e-6, atol=1e-6, obj=name)
