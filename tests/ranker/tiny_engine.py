@@ -16,6 +16,7 @@ from retrieval.fusion import FusionConfig
 N_USERS, N_ITEMS = 40, 60
 TASTES = (("robot", "war", "city"), ("cat", "love", "summer"), ("river", "old", "story"), ("dog", "winter", "night"))
 START = pd.Timestamp("2024-01-01")
+HISTORY = pd.DataFrame({"user_id": ["a", "a", "b", "c", "a"], "item_id": ["i1", "i5", "i2", "i59", "i9"]})
 
 
 def taste(n: int) -> int:
