@@ -22,7 +22,6 @@ from tiny_joint import (
 )
 from tiny_models import catalogue
 
-from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import InputError
 from ranker.feedback import KIND_CODES, N_KINDS
 from ranker.split.inputs import (
@@ -43,20 +42,10 @@ TEXTS = catalogue(12)
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint):
-    return TextEncoder.load(checkpoint, TextEncoderConfig(max_tokens=32, batch_size=4, device="cpu"))
-
-
-@pytest.fixture(scope="module")
 def readers(encoder, tmp_path_factory):
     """Readers of TEXTS for one and for two joint layers."""
     folder = tmp_path_factory.mktemp("stores")
     return {n: input_reader(folder / str(n), encoder, fresh_model(encoder, n).shape, TEXTS) for n in (1, 2)}
-
-
-@pytest.fixture(params=[1, 2])
-def joint_layers(request):
-    return request.param
 
 
 @pytest.fixture
