@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import run_exactly
-from tiny_joint import fresh_model, input_reader, item_reader, moved, run
-from tiny_models import catalogue
+from tiny_joint import TEXTS, fresh_model, input_reader, item_reader, moved, run
 from tiny_served import LAYERS, SIZES, inputs_for, version
 
 from encoders import open_session
@@ -28,7 +27,6 @@ from ranker.split.reranker import SplitReranker
 from ranker.split.serving import OnnxJoint
 from ranker.split.workload import buckets, sample_inputs
 
-TEXTS = catalogue(12)
 PLAIN, BOUND = Execution("plain", CPU), Execution("bound", CPU, captured=True)
 TEAPOT = Execution("teapot", "TeapotExecutionProvider")
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_joint import (
     EVENTS,
     FACTORS,
+    TEXTS,
     asking,
     candidates,
     fresh_model,
@@ -20,7 +21,6 @@ from tiny_joint import (
     run,
     states_of,
 )
-from tiny_models import catalogue
 
 from encoders.errors import InputError
 from ranker.feedback import KIND_CODES, N_KINDS
@@ -37,8 +37,6 @@ from ranker.split.model import MASKED, pooled_of
 from retrieval.candidates import NO_ITEM
 from retrieval.histories import LOGGED, Histories
 from retrieval.queries import Queries
-
-TEXTS = catalogue(12)
 
 
 @pytest.fixture(scope="module")
