@@ -17,7 +17,13 @@ FORBIDDEN = {
 }
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
 
-SOURCES = [path.relative_to(ROOT) for package in FORBIDDEN for path in sorted((ROOT / package).rglob("*.py"))]
+
+def modules(folder: str) -> list[Path]:
+    return [path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+SOURCES = [path for package in FORBIDDEN for path in modules(package)]
+TESTS = modules("tests")
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -30,11 +36,15 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, "." * node.level
 
 
+def too_long(source: str) -> list[str]:
+    n_lines = len(source.splitlines())
+    return [f"{n_lines} lines are more than {LONGEST}"] if n_lines > LONGEST else []
+
+
 def offences(package: str, source: str) -> list[str]:
     """Return what in one file of `package` breaks a rule, a line each."""
     tree = ast.parse(source)
-    n_lines = len(source.splitlines())
-    found = [f"{n_lines} lines are more than {LONGEST}"] if n_lines > LONGEST else []
+    found = too_long(source)
     for line, name in imports(tree):
         top = name.split(".")[0]
         if top in FORBIDDEN[package]:
@@ -56,9 +66,15 @@ def test_every_module_keeps_the_rules(path: Path) -> None:
     assert offences(path.parts[0], (ROOT / path).read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.parametrize("path", TESTS, ids=str)
+def test_every_module_of_tests_is_as_short(path: Path) -> None:
+    assert too_long((ROOT / path).read_text(encoding="utf-8")) == []
+
+
 def test_the_rules_are_tried_on_every_package() -> None:
     assert {path.parts[0] for path in SOURCES} == set(FORBIDDEN)
     assert Path("encoders/errors.py") in SOURCES
+    assert {Path("tests/test_architecture.py"), Path("tests/ranker/conftest.py")} <= set(TESTS)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 from contextlib import contextmanager
 
 import numpy as np
@@ -27,6 +28,17 @@ def bound_by_permissions():
         yield
     finally:
         assert libc.capset(header, held) == 0, os.strerror(ctypes.get_errno())
+
+
+@contextmanager
+def file_limit(size):
+    """No file grows beyond this size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:  # before pytest writes to a log that may be longer
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def same_ranking(items_a, scores_a, items_b, scores_b, tolerance: float = 2e-5) -> None:

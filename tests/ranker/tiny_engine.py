@@ -6,6 +6,7 @@ import torch
 from tiny_models import bert_config, save_checkpoint, wordpiece_tokenizer
 from transformers import BertModel
 
+import ranker
 from encoders import PairCrossEncoderConfig, TextEncoderConfig
 from ranker import Between, EngineConfig
 from ranker.config import JointTrainingConfig, PairConfig, RerankConfig, SplitConfig, TrainingConfig
@@ -15,6 +16,7 @@ from retrieval.fusion import FusionConfig
 N_USERS, N_ITEMS = 40, 60
 TASTES = (("robot", "war", "city"), ("cat", "love", "summer"), ("river", "old", "story"), ("dog", "winter", "night"))
 START = pd.Timestamp("2024-01-01")
+HISTORY = pd.DataFrame({"user_id": ["a", "a", "b", "c", "a"], "item_id": ["i1", "i5", "i2", "i59", "i9"]})
 
 
 def taste(n: int) -> int:
@@ -105,3 +107,15 @@ def answers(engine):
         "similar": engine.similar_items([f"i{n}" for n in range(1, N_ITEMS)], 9),
         "candidates": pd.concat(engine.candidates(range(100, 140), k=50)),
     }
+
+
+def small_fit(checkpoint, items, interactions):
+    """An engine without a reranker, which is fitted sooner."""
+    fused = config(checkpoint, rerank=RerankConfig(enabled=False))
+    return ranker.fit(interactions, items, fused, progress=False)
+
+
+def assert_same(one, other):
+    """Equal lists; scores to a few units in the last place, which differ with where in memory weights happen to lie."""
+    for name, table in one.items():
+        pd.testing.assert_frame_equal(other[name], table, rtol=1e-6, atol=1e-6, obj=name)

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from tiny_models import catalogue
 from torch.nn import functional as F
 
 from encoders.layers import layer_shape, top_layers
+from ranker.feedback import KIND_CODES
 from ranker.split.inputs import InputReader
 from ranker.split.items import ItemReader
 from ranker.split.model import JointModel, JointShape
@@ -18,6 +20,8 @@ from retrieval.histories import LOGGED, Histories, weight_levels
 from retrieval.queries import Queries
 
 FACTORS, FEATURES, EVENTS = 5, 3, 6
+TEXTS = catalogue(12)
+HISTORIES = ((3, (5, 2.0, KIND_CODES["cart"]), (7, 0.0, KIND_CODES["hide"])), (0, 1, 2, 4, 6, 8, 10, 11), (9,))
 
 
 def joint_shape(encoder, joint_layers, **changes):
@@ -104,6 +108,13 @@ def candidates(*rows, width=0, seed=0, sources=FEATURES - 1):
         scores[at, : len(row)] = np.sort(rng.normal(size=len(row)))[::-1]
         by_source[at, : len(row)] = rng.normal(size=(len(row), sources))
     return Candidates(items, scores, by_source, tuple("abcdefgh"[:sources]))
+
+
+CANDIDATES = candidates([5, 9, 11, 2], [1, 0, 3, 4, 7], [8, 6])
+
+
+def normal(*shape, seed=0, scale=1.0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(scale=scale, size=shape))
 
 
 def attend(layer, asked, keys, values):

@@ -1,7 +1,6 @@
 """Small stores of states, and a reader that notes what it was asked for."""
 
 import json
-import resource
 from contextlib import contextmanager
 from hashlib import blake2b
 
@@ -88,14 +87,3 @@ def refused(folder, problem):
     with pytest.raises(ArtifactError, match=problem) as caught:
         StateStore.open(folder)
     assert "\n" not in str(caught.value)
-
-
-@contextmanager
-def file_limit(size):
-    """No file grows beyond this size, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:  # before pytest writes to a log that may be longer
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

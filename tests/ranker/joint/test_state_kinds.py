@@ -4,24 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_joint import candidates, fresh_model, input_reader, item_reader, moved, requests, run
-from tiny_models import catalogue
+from tiny_joint import TEXTS, candidates, fresh_model, input_reader, item_reader, moved, requests, run
 
-from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import ArtifactError
 from ranker.reranker import Gain
 from ranker.split.reranker import STORE, SplitReranker
 from ranker.split.serving import OnnxJoint
 from ranker.states.building import build_store
 
-TEXTS = catalogue(12)
 ASKED = requests([1, 2, 3], [(5, 3.0), 7], [11])
 OFFERED = candidates([0, 4, 6, 8, 9, 10], [0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 10])
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint):
-    return TextEncoder.load(checkpoint, TextEncoderConfig(max_tokens=32, batch_size=4, device="cpu"))
 
 
 @pytest.fixture(scope="module", params=[1, 2])

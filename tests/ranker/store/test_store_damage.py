@@ -8,23 +8,11 @@ import re
 
 import numpy as np
 import pytest
-from tiny_store import FORMATS, TEXTS, WIDTH, Reader, build, files, first_shard, kept_as, refused, same_rows
+from tiny_store import FORMATS, TEXTS, WIDTH, Reader, build, files, first_shard, refused, same_rows
 
 from encoders.errors import ArtifactError
 from ranker.states.rows import RowFormat
 from ranker.states.store import StateStore
-
-
-@pytest.fixture(scope="module", params=FORMATS, ids=lambda row_format: row_format.kind, autouse=True)
-def row_format(request):
-    """Every test runs on a store of each kind."""
-    with kept_as(request.param):
-        yield request.param
-
-
-@pytest.fixture
-def store(tmp_path):
-    return build(tmp_path / "store", TEXTS)
 
 
 @pytest.mark.parametrize("kind", ["shard", "index"])

@@ -12,28 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_joint import fresh_model, input_reader, run
+from tiny_lists import CONFIG, N_ITEMS, TEXTS, WORDS, lists
 
-from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import ExtraError, InputError
-from ranker.config import JointTrainingConfig
 from ranker.feedback import N_KINDS
-from ranker.lists import LabelledLists, Lessons, drawn_places, list_ndcg
+from ranker.lists import Lessons, list_ndcg
 from ranker.split.queries import read_queries
 from ranker.split.training import bce_loss, softmax_loss, train_joint
-from retrieval.candidates import NO_ITEM, Candidates, Requests
-from retrieval.histories import Histories
-
-WORDS = ["robot", "cat"]
-N_ITEMS, DEPTH = 48, 8
-TEXTS = [f"{WORDS[n % 2]} {n // 2}" for n in range(N_ITEMS)]
-CONFIG = JointTrainingConfig(
-    negatives=5, epochs=6, batch_size=16, learning_rate=2e-3, evaluations_per_epoch=1, patience=9, validation_lists=60
-)
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint):
-    return TextEncoder.load(checkpoint, TextEncoderConfig(max_tokens=32, batch_size=16, device="cpu"))
+from retrieval.candidates import NO_ITEM, Requests
 
 
 @pytest.fixture(scope="module")
@@ -47,31 +33,6 @@ def readers(encoder, tmp_path_factory):
 @pytest.fixture
 def fresh(encoder):
     return lambda joint_layers=1: fresh_model(encoder, joint_layers, features=2, max_events=3)
-
-
-def lists(count, seed, short=False):
-    """Lists of one item that shares its word with the user's newest event and seven that do not, in no order.
-
-    The event before it has the other word. Every third list may end early.
-    """
-    rng = np.random.default_rng(seed)
-    words = np.arange(N_ITEMS) % 2
-    chosen = rng.integers(0, N_ITEMS, count)
-    items = np.full((count, DEPTH), NO_ITEM)
-    events = []
-    for row, item in enumerate(chosen):
-        alike = np.setdiff1d(np.flatnonzero(words == words[item]), [item])
-        others = np.flatnonzero(words != words[item])
-        length = 4 if short and row % 3 == 0 else DEPTH
-        items[row, :length] = rng.permutation([item, *rng.choice(others, length - 1, replace=False)])
-        events += [rng.choice(others), rng.choice(alike)]
-    scores = np.where(items == NO_ITEM, -np.inf, np.linspace(1, 0, DEPTH)).astype(np.float32)
-    histories = Histories.from_rows(
-        np.repeat(np.arange(count), 2), np.array(events, np.int64), np.ones(2 * count, np.float32),
-        np.arange(2 * count), count,
-    )  # fmt: skip
-    requests = Requests(histories, np.ones(N_ITEMS, np.bool_))
-    return LabelledLists(np.arange(count), requests, Candidates.of("a", items, scores), chosen)
 
 
 TRAIN, VALIDATION = lists(240, 1, short=True), lists(60, 2)
@@ -276,51 +237,6 @@ def test_training_leaves_lists_store_and_factors_as_they_are(fresh, readers):
     tune(fresh(), reader, train=of, epochs=1)
     for array, before in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(array, before)
-
-
-LISTS = st.integers(2, 12).flatmap(
-    lambda width: st.lists(
-        st.integers(1, width).flatmap(
-            lambda known: st.tuples(
-                st.permutations(range(20)).map(lambda items: items[:known]), st.integers(0, known - 1)
-            )
-        ),
-        min_size=1,
-        max_size=5,
-    ).map(lambda rows: (width, rows))
-)
-
-
-@settings(deadline=None)
-@given(LISTS, st.integers(1, 14), st.integers(0, 2**32 - 1), st.booleans())
-def test_drawn_places_are_the_chosen_item_and_others_at_random(made, negatives, seed, at_end):
-    width, rows = made
-    rng = np.random.default_rng(seed)
-    items = np.full((len(rows), width), NO_ITEM)
-    for row, (known, _) in enumerate(rows):
-        places = np.arange(len(known)) if at_end else np.sort(rng.permutation(width)[: len(known)])
-        items[row, places] = known
-    chosen = np.array([known[at] for known, at in rows])
-    drawn = drawn_places(items, chosen, negatives, rng)
-    assert drawn.shape == (len(rows), min(1 + negatives, width))
-    for row, (known, _) in enumerate(rows):
-        places = drawn[row].tolist()
-        assert len(set(places)) == len(places)
-        found = items[row, places]
-        assert found[0] == chosen[row]
-        taken = min(len(places), len(known))
-        assert (found[:taken] != NO_ITEM).all()
-        assert (found[taken:] == NO_ITEM).all()
-
-
-def test_every_other_item_is_drawn_alike_often():
-    items = np.tile([7, 3, NO_ITEM, 5, 9, 2], (3000, 1))
-    drawn = drawn_places(items, np.full(3000, 5), 2, np.random.default_rng(0))
-    counts = np.bincount(drawn[:, 1:].ravel(), minlength=6)
-    assert counts[[2, 3]].tolist() == [0, 0]
-    np.testing.assert_allclose(counts[[0, 1, 4, 5]], 1500, rtol=0.1)
-    again = drawn_places(items, np.full(3000, 5), 2, np.random.default_rng(0))
-    np.testing.assert_array_equal(drawn, again)
 
 
 def test_the_measure_is_that_of_whole_lists(fresh, readers):

@@ -8,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_joint import (
-    asking,
-    candidates,
+    CANDIDATES,
+    HISTORIES,
+    TEXTS,
     fresh_model,
     input_reader,
-    joint_shape,
     moved,
+    normal,
     plain_join,
     plain_logit,
     plain_state,
@@ -22,19 +23,14 @@ from tiny_joint import (
     states_of,
     whole_event,
 )
-from tiny_models import catalogue, distilbert_checkpoint, roberta_checkpoint
+from tiny_models import distilbert_checkpoint, roberta_checkpoint
 
 from encoders import TextEncoder, TextEncoderConfig
-from encoders.layers import LayerShape, top_layers
-from ranker.feedback import KIND_CODES, N_KINDS
+from encoders.layers import LayerShape
+from ranker.feedback import N_KINDS
 from ranker.split.inputs import JointInputs
-from ranker.split.items import ItemReader
-from ranker.split.model import MASKED, Folded, JointModel, folded, packed, packed_width, pooled_of, unpacked
+from ranker.split.model import MASKED, Folded, folded, packed, packed_width, pooled_of, unpacked
 from retrieval.histories import LEVELS, LOGGED
-
-TEXTS = catalogue(12)
-HISTORIES = ((3, (5, 2.0, KIND_CODES["cart"]), (7, 0.0, KIND_CODES["hide"])), (0, 1, 2, 4, 6, 8, 10, 11), (9,))
-CANDIDATES = candidates([5, 9, 11, 2], [1, 0, 3, 4, 7], [8, 6])
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +53,6 @@ def encoder(request, encoders):
 @pytest.fixture(params=[1, 2, 3])
 def joint_layers(request):
     return request.param
-
-
-@pytest.fixture
-def bert(encoders):
-    return encoders["bert"]
-
-
-@pytest.fixture
-def reader(bert, joint_layers, tmp_path):
-    """Inputs from a store of TEXTS, as so many joint layers read them."""
-    return input_reader(tmp_path / "store", bert, fresh_model(bert, joint_layers).shape, TEXTS)
-
-
-@pytest.fixture
-def model(bert, joint_layers):
-    return moved(fresh_model(bert, joint_layers))
-
-
-def normal(*shape, seed=0, scale=1.0):
-    return torch.from_numpy(np.random.default_rng(seed).normal(scale=scale, size=shape))
 
 
 @torch.no_grad()
@@ -214,7 +190,7 @@ def test_cached_states_score_as_texts_do_in_full(encoder, joint_layers, tmp_path
                 if item >= 0:
                     logit = plain_logit(
                         model, states[item], reader.factors[item], pooled[events], reader.factors[events], weights,
-                        kinds,                         features=inputs.features[user, at],
+                        kinds, features=inputs.features[user, at],
                     )  # fmt: skip
                     np.testing.assert_allclose(found.logits[user, at], logit, atol=1e-3)
 
@@ -243,109 +219,3 @@ def test_packing_keeps_states_to_float16_and_the_weight_to_more(seed, size):
         torch.testing.assert_close(value, expected, atol=1e-7, rtol=2**-11)
     torch.testing.assert_close(found.weight, weight, atol=1e-5, rtol=2e-7)
     torch.testing.assert_close(rows[:, 3 * 8 : 4 * 8].float(), pooled[:, 0], atol=1e-7, rtol=2**-11)
-
-
-def padded(inputs, rows=0, events=0, items=0, words=0):
-    """The inputs with so much more padding, of a kind that would show if it were read."""
-    changed = {}
-    for field in dataclasses.fields(inputs):
-        array = getattr(inputs, field.name)
-        if field.name == "rows":
-            widths = [(0, 3)]
-        elif field.name.startswith("event"):
-            widths = [(0, 0), (0, events)]
-        elif field.name.startswith("query"):
-            widths = [(0, 0), (0, words)]
-        else:
-            widths = [(0, 0), (0, items), *([(0, rows)] if field.name == "places" else [])]
-        filling = {"event_bias": MASKED, "query_bias": MASKED, "places": 0}.get(field.name, 3)
-        widths += [(0, 0)] * (array.ndim - len(widths))
-        changed[field.name] = np.pad(array, widths, constant_values=filling)
-    return JointInputs(**changed)
-
-
-def test_padding_changes_nothing(reader, model):
-    alone, shown = requests((3, 5), (2,)), candidates([5, 9, 11], [1, 0, 3])
-    rows = 3 if model.shape.joint_layers > 1 else 0  # with one joint layer an item is one row
-    several = {"events": 1, "items": 1, "rows": rows, "words": 2}
-    for asked in (alone, asking(alone, normal(4, 32, seed=1), normal(2, 32, seed=2))):
-        inputs = reader.read(asked, shown)
-        before = run(model, inputs).logits
-        for more in ({"events": 4}, {"items": 2}, {"rows": rows}, {"words": 3}, several):
-            after = run(model, padded(inputs, **more)).logits
-            np.testing.assert_allclose(after[:, : before.shape[1]], before, atol=1e-5)
-            assert np.isfinite(after).all()
-
-
-def test_a_masked_query_changes_nothing(reader, model):
-    asked, shown = requests((3, 5), ()), candidates([5, 9, 11], [1, 0, 3])
-    without = reader.read(asked, shown)
-    assert without.query_states.shape == (2, 0, 32)
-    masked = reader.read(asking(asked, normal(4, 32, seed=1), normal(3, 32, seed=2)), shown)
-    masked = dataclasses.replace(masked, query_bias=np.full_like(masked.query_bias, MASKED))
-    np.testing.assert_allclose(run(model, masked).logits, run(model, without).logits, atol=1e-5)
-
-
-def test_what_a_query_says_counts_with_and_without_events(reader, model):
-    shown = candidates([5, 9, 11])
-    for history in ((3, 5), ()):
-        asked = requests(history)
-        several = [asked, *(asking(asked, normal(3, 32, seed=seed)) for seed in (1, 2))]
-        found = [run(model, reader.read(one, shown)).states for one in several]
-        for at, states in enumerate(found):
-            assert all(np.abs(states - other).max() > 1e-3 for other in found[:at])
-
-
-def test_a_query_of_the_same_states_as_an_event_is_told_from_it(reader, model):
-    shown, states = candidates([5, 9, 11]), normal(1, 32, seed=1)
-    asked = reader.read(asking(requests((3,)), states), shown)
-    before = run(model, asked).states
-    model.query.data += 1
-    assert np.abs(run(model, asked).states - before).max() > 1e-3
-
-
-def test_a_batch_equals_its_rows_one_by_one(reader, model):
-    users = requests(*HISTORIES)
-    for batch in (users, asking(users, *(normal(count, 32, seed=count) for count in (2, 5, 1)))):
-        whole = run(model, reader.read(batch, CANDIDATES)).logits
-        for row in range(len(batch)):
-            known = int((CANDIDATES.items[row] >= 0).sum())
-            alone = reader.read(batch.take(np.array([row])), CANDIDATES.take(np.array([row])).head(known))
-            np.testing.assert_allclose(run(model, alone).logits[0], whole[row, :known], atol=1e-5)
-
-
-def test_candidates_in_another_order_get_the_same_logits(reader, model):
-    asked, before = requests((3, 5, 7)), candidates([5, 9, 11, 2, 0])
-    order = np.array([[4, 2, 0, 1, 3]])
-    logits = run(model, reader.read(asked, before)).logits
-    other = run(model, reader.read(asked, before.at(order))).logits
-    np.testing.assert_allclose(other, np.take_along_axis(logits, order, 1), atol=1e-5)
-
-
-def test_what_a_user_did_and_in_which_order_counts(reader, model):
-    shown = candidates([5, 9, 11])
-    histories = ((3, 7), (7, 3), (3, 7, 7), (3, (7, 8.0)), (3, (7, 3.0)), (3, 8))
-    found = [run(model, reader.read(requests(history), shown)).states for history in histories]
-    for at, states in enumerate(found):
-        assert all(np.abs(states - other).max() > 1e-3 for other in found[:at])
-
-
-def test_an_untrained_model_scores_by_the_fused_score_alone(bert, joint_layers, reader):
-    inputs = reader.read(requests(*HISTORIES), CANDIDATES)
-    logits = run(fresh_model(bert, joint_layers), inputs).logits
-    np.testing.assert_array_equal(logits, inputs.features[:, :, 0])
-    for row, items in enumerate(CANDIDATES.items):
-        known = items >= 0
-        assert np.argsort(-logits[row, known], kind="stable").tolist() == list(range(known.sum()))
-
-
-def test_training_the_model_leaves_the_layer_that_items_are_folded_through(bert, joint_layers):
-    layers = top_layers(bert.model, joint_layers)
-    model = JointModel(joint_shape(bert, joint_layers), layers)
-    items = ItemReader(bert, model.shape, layers[0])
-    before = items.version
-    assert all(weight.requires_grad for weight in model.parameters())
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 1
-    assert items.version == before

@@ -9,11 +9,11 @@ import tiny_engine
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_joint_training import CONFIG, TEXTS, lists
 from tiny_joint import fresh_model, input_reader, run
+from tiny_lists import CONFIG, TEXTS, lists
 
 import ranker
-from encoders import PairCrossEncoder, PairCrossEncoderConfig, TextEncoder, TextEncoderConfig
+from encoders import PairCrossEncoder, PairCrossEncoderConfig, TextEncoder
 from encoders.errors import ArtifactError, ConfigError
 from ranker.lists import Lessons
 from ranker.pair.reranker import PairTexts
@@ -49,11 +49,6 @@ def without_history(of, rows):
         histories.rows[kept], histories.items[kept], histories.weights[kept], histories.times[kept], len(histories)
     )
     return dataclasses.replace(of, requests=dataclasses.replace(of.requests, histories=empty))
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint):
-    return TextEncoder.load(checkpoint, TextEncoderConfig(max_tokens=32, batch_size=16, device="cpu"))
 
 
 @pytest.fixture(scope="module")

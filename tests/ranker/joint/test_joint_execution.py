@@ -11,11 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_graphs import run_exactly
-from test_joint_serving import SIZES, inputs_for, version
-from tiny_joint import fresh_model, input_reader, item_reader, moved, run
-from tiny_models import catalogue
+from tiny_joint import TEXTS, fresh_model, input_reader, item_reader, moved, run
+from tiny_served import LAYERS, SIZES, inputs_for, version
 
-from encoders import TextEncoder, TextEncoderConfig, open_session
+from encoders import open_session
 from encoders.binding import BoundSession
 from encoders.errors import ConfigError
 from encoders.execution import EXECUTIONS, Execution, Workload, open_execution, usable
@@ -28,21 +27,8 @@ from ranker.split.reranker import SplitReranker
 from ranker.split.serving import OnnxJoint
 from ranker.split.workload import buckets, sample_inputs
 
-LAYERS = (1, 2, 3)
-TEXTS = catalogue(12)
 PLAIN, BOUND = Execution("plain", CPU), Execution("bound", CPU, captured=True)
 TEAPOT = Execution("teapot", "TeapotExecutionProvider")
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint):
-    return TextEncoder.load(checkpoint, TextEncoderConfig(max_tokens=32, batch_size=4, device="cpu"))
-
-
-@pytest.fixture(scope="module")
-def models(encoder):
-    """Models as after training, by how many layers are joint."""
-    return {count: moved(fresh_model(encoder, count)) for count in LAYERS}
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tiny_engine
 import torch
-from test_joint_training import CONFIG, TEXTS, lists
 from tiny_joint import fresh_model, input_reader, item_factors, moved, run
+from tiny_lists import CONFIG, TEXTS, lists
 from tiny_split import assert_same, fit
 
 import ranker

@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests_support import file_limit
 from tiny_store import (
-    FORMATS,
     TEXTS,
     WIDTH,
     Reader,
     build,
-    file_limit,
     files,
     first_shard,
-    kept_as,
     refused,
     rows_of,
     same_rows,
@@ -27,18 +25,6 @@ from tiny_store import (
 from encoders.errors import ArtifactError, InputError
 from ranker.states.store import StateStore
 from retrieval.candidates import NO_ITEM
-
-
-@pytest.fixture(scope="module", params=FORMATS, ids=lambda row_format: row_format.kind, autouse=True)
-def row_format(request):
-    """Every test runs on a store of each kind."""
-    with kept_as(request.param):
-        yield request.param
-
-
-@pytest.fixture
-def store(tmp_path):
-    return build(tmp_path / "store", TEXTS)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_joint import (
     EVENTS,
     FACTORS,
+    TEXTS,
     asking,
     candidates,
     fresh_model,
@@ -20,9 +21,7 @@ from tiny_joint import (
     run,
     states_of,
 )
-from tiny_models import catalogue
 
-from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import InputError
 from ranker.feedback import KIND_CODES, N_KINDS
 from ranker.split.inputs import (
@@ -38,24 +37,12 @@ from retrieval.candidates import NO_ITEM
 from retrieval.histories import LOGGED, Histories, weight_levels
 from retrieval.queries import Queries
 
-TEXTS = catalogue(12)
-
-
-@pytest.fixture(scope="module")
-def encoder(checkpoint):
-    return TextEncoder.load(checkpoint, TextEncoderConfig(max_tokens=32, batch_size=4, device="cpu"))
-
 
 @pytest.fixture(scope="module")
 def readers(encoder, tmp_path_factory):
     """Readers of TEXTS for one and for two joint layers."""
     folder = tmp_path_factory.mktemp("stores")
     return {n: input_reader(folder / str(n), encoder, fresh_model(encoder, n).shape, TEXTS) for n in (1, 2)}
-
-
-@pytest.fixture(params=[1, 2])
-def joint_layers(request):
-    return request.param
 
 
 @pytest.fixture

@@ -1,0 +1,75 @@
+"""Feedback stays in the folder that it was given to, whichever engine is saved there next."""
+
+import logging
+
+import pandas as pd
+import pytest
+import tiny_engine
+from tiny_engine import answers, assert_same, events, small_fit
+
+import ranker
+from encoders.errors import InputError
+from ranker.persistence import LOG
+
+ALL = tiny_engine.N_ITEMS
+
+
+def test_feedback_after_loading_shows_in_an_engine_loaded_later(engine, model):
+    engine.feedback(events(("e1", 100, "i1", "like"), ("e2", 7, "i2", "hide")))
+    assert_same(answers(engine), answers(ranker.load(model)))
+
+
+def test_feedback_outlives_a_new_version(engine, model, fitted):
+    engine.feedback(events(("e1", 7, "i1", "like")))
+    before = engine.recommend([7], ALL)
+    engine.save(model)
+    pd.testing.assert_frame_equal(ranker.load(model).recommend([7], ALL), before)
+
+
+def test_an_older_log_is_kept_and_taken_in_by_a_new_engine(checkpoint, engine, model):
+    engine.feedback(events(("old", 7, "i1", "like")))
+    new = small_fit(checkpoint, tiny_engine.items(), tiny_engine.interactions())
+    new.feedback(events(("newer", 8, "i2", "like")))
+    new.save(model)
+    loaded = ranker.load(model)
+    assert loaded.log.read()["event_id"].tolist() == ["old", "newer"]
+    assert_same(answers(new), answers(loaded))
+    assert "i1" not in set(new.recommend([7], ALL)["item_id"])
+
+
+def test_items_that_left_the_catalogue_are_passed_over_with_a_count(checkpoint, engine, model, caplog):
+    engine.feedback(events(("gone", 7, "i0", "like"), ("kept", 7, "i1", "like"), ("gone too", 8, "i0", "hide")))
+    items = tiny_engine.items().iloc[1:]
+    log = tiny_engine.interactions()
+    new = small_fit(checkpoint, items, log[log["item_id"] != "i0"])
+    with caplog.at_level(logging.WARNING):
+        new.save(model)
+        loaded = ranker.load(model)
+    assert [record.getMessage() for record in caplog.records if record.name == "ranker.engine"] == [
+        f"{model / LOG}: 2 of 3 events are on items or of users that this engine cannot know; they are passed over."
+    ] * 2
+    assert len(loaded.log) == 3
+    assert loaded.users.ids[-1] == 7
+    assert_same(answers(new), answers(loaded))
+
+
+def test_users_of_another_kind_are_passed_over_with_a_count(checkpoint, engine, model, caplog):
+    engine.feedback(events(("old", 7, "i1", "like")))
+    named = tiny_engine.interactions().assign(user_id=lambda log: "u" + log["user_id"].astype(str))
+    new = small_fit(checkpoint, tiny_engine.items(), named)
+    new.save(model)
+    loaded = ranker.load(model)
+    assert "1 of 1 events are on items or of users that this engine cannot know" in caplog.text
+    assert len(loaded.log) == 1
+    assert loaded.feedback(events(("new", "somebody", "i1", "like"))) == 1
+
+
+def test_a_log_with_the_same_id_for_another_event_is_refused_before_anything_is_written(checkpoint, engine, model):
+    engine.feedback(events(("e1", 7, "i1", "like")))
+    new = small_fit(checkpoint, tiny_engine.items(), tiny_engine.interactions())
+    new.feedback(events(("e1", 8, "i2", "like")))
+    with pytest.raises(InputError, match="'e1' is in the log already with different content"):
+        new.save(model)
+    assert sorted(path.name for path in model.glob("v*")) == ["v0001"]
+    assert_same(answers(engine), answers(ranker.load(model)))
+    assert new.log.read()["user_id"].tolist() == [8]
