@@ -8,9 +8,11 @@ from retrieval.histories import Histories
 from retrieval.index import IndexConfig
 from retrieval.popularity import PopularityConfig, PopularityRetriever
 from retrieval.text import TextConfig, TextRetriever
+from retrieval.transitions import TransitionConfig, TransitionRetriever
 
 N_ITEMS = 60
-SOURCES = ["als", "als-recent", "text", "text-hnsw", "text-ivf", "popularity", "fused", "fused-rrf"]
+ITEM_ITEM = ["transitions", "transitions-recent"]
+SOURCES = ["als", "als-recent", *ITEM_ITEM, "text", "text-hnsw", "text-ivf", "popularity", "fused", "fused-rrf"]
 
 
 def build(name: str, histories: Histories, vectors: np.ndarray):
@@ -21,6 +23,10 @@ def build(name: str, histories: Histories, vectors: np.ndarray):
             return AlsRetriever.fit(histories, N_ITEMS, als, seed=0)
         case "als-recent":
             return AlsRetriever.fit(histories, N_ITEMS, AlsConfig(factors=6, iterations=3, half_life=2.0), seed=0)
+        case "transitions":
+            return TransitionRetriever.fit(histories, N_ITEMS, TransitionConfig(half_life=None))
+        case "transitions-recent":
+            return TransitionRetriever.fit(histories, N_ITEMS, TransitionConfig(half_life=2.0, weighted=True))
         case "text":
             return TextRetriever.fit(vectors, text("flat"), seed=0)
         case "text-hnsw":
