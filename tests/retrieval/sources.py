@@ -3,6 +3,7 @@
 import numpy as np
 
 from retrieval.als import AlsConfig, AlsRetriever
+from retrieval.ease import EaseConfig, EaseRetriever
 from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.histories import Histories
 from retrieval.index import IndexConfig
@@ -11,7 +12,7 @@ from retrieval.text import TextConfig, TextRetriever
 from retrieval.transitions import TransitionConfig, TransitionRetriever
 
 N_ITEMS = 60
-ITEM_ITEM = ["transitions", "transitions-recent"]
+ITEM_ITEM = ["ease", "ease-recent", "transitions", "transitions-recent"]
 SOURCES = ["als", "als-recent", *ITEM_ITEM, "text", "text-hnsw", "text-ivf", "popularity", "fused", "fused-rrf"]
 
 
@@ -23,6 +24,11 @@ def build(name: str, histories: Histories, vectors: np.ndarray):
             return AlsRetriever.fit(histories, N_ITEMS, als, seed=0)
         case "als-recent":
             return AlsRetriever.fit(histories, N_ITEMS, AlsConfig(factors=6, iterations=3, half_life=2.0), seed=0)
+        case "ease":
+            return EaseRetriever.fit(histories, N_ITEMS, EaseConfig(half_life=None, regularization=5.0))
+        case "ease-recent":
+            config = EaseConfig(half_life=2.0, weighted=True, regularization=5.0)
+            return EaseRetriever.fit(histories, N_ITEMS, config)
         case "transitions":
             return TransitionRetriever.fit(histories, N_ITEMS, TransitionConfig(half_life=None))
         case "transitions-recent":
