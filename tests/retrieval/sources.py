@@ -7,12 +7,13 @@ from retrieval.ease import EaseConfig, EaseRetriever
 from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.histories import Histories
 from retrieval.index import IndexConfig
+from retrieval.neighbours import NeighbourConfig, NeighbourRetriever
 from retrieval.popularity import PopularityConfig, PopularityRetriever
 from retrieval.text import TextConfig, TextRetriever
 from retrieval.transitions import TransitionConfig, TransitionRetriever
 
 N_ITEMS = 60
-ITEM_ITEM = ["ease", "ease-recent", "transitions", "transitions-recent"]
+ITEM_ITEM = ["ease", "ease-recent", "neighbours", "neighbours-recent", "transitions", "transitions-recent"]
 SOURCES = ["als", "als-recent", *ITEM_ITEM, "text", "text-hnsw", "text-ivf", "popularity", "fused", "fused-rrf"]
 
 
@@ -29,6 +30,11 @@ def build(name: str, histories: Histories, vectors: np.ndarray):
         case "ease-recent":
             config = EaseConfig(half_life=2.0, weighted=True, regularization=5.0)
             return EaseRetriever.fit(histories, N_ITEMS, config)
+        case "neighbours":
+            return NeighbourRetriever.fit(histories, N_ITEMS, NeighbourConfig(half_life=None, similarity="cosine"))
+        case "neighbours-recent":
+            config = NeighbourConfig(half_life=2.0, weighted=True, similarity="bm25", shrinkage=1.0)
+            return NeighbourRetriever.fit(histories, N_ITEMS, config)
         case "transitions":
             return TransitionRetriever.fit(histories, N_ITEMS, TransitionConfig(half_life=None))
         case "transitions-recent":
