@@ -59,13 +59,7 @@ class EaseRetriever(ItemItemRetriever):
         Raises:
             ConfigError: The catalogue is larger than ``config.max_items``, or ``config.regularization`` is too small.
         """
-        if n_items > config.max_items:
-            need = BYTES_PER_WEIGHT * n_items**2 / 2**30
-            raise ConfigError(
-                f"ease.max_items = {config.max_items}, but the catalogue has {n_items} items, whose weights take "
-                f"{need:,.1f} GiB while fitting. Use the source 'neighbours' in place of 'ease', or raise "
-                "ease.max_items."
-            )
+        check_size(n_items, config)
         inverse = _inverse(_gram(binary(histories, n_items), config.regularization))
         if inverse is None:
             raise ConfigError(
@@ -102,6 +96,20 @@ class EaseRetriever(ItemItemRetriever):
         if weights.size and not np.isfinite([weights.min(), weights.max()]).all():
             raise ArtifactError(f"{path}: holds weights that are not finite. Save the engine again.")
         return cls(weights, config)
+
+
+def check_size(n_items: int, config: EaseConfig) -> None:
+    """Refuse a catalogue that is too large, before anything is made for it.
+
+    Raises:
+        ConfigError: It has more items than ``config.max_items``.
+    """
+    if n_items > config.max_items:
+        need = BYTES_PER_WEIGHT * n_items**2 / 2**30
+        raise ConfigError(
+            f"ease.max_items = {config.max_items}, but the catalogue has {n_items} items, whose weights take "
+            f"{need:,.1f} GiB while fitting. Use the source 'neighbours' in place of 'ease', or raise ease.max_items."
+        )
 
 
 def _gram(users: sparse.csr_array, regularization: float) -> NDArray[np.float64]:
