@@ -29,8 +29,8 @@ class EaseConfig(ItemItemConfig):
             take 4.5 GiB while fitting, 1.5 GiB on disk, and minutes.
     """
 
-    half_life: Annotated[float | None, Field(gt=0)] = 5.0
-    regularization: Annotated[float, Field(gt=0)] = 300.0
+    half_life: Annotated[float | None, Field(gt=0)] = 3.0
+    regularization: Annotated[float, Field(gt=0)] = 1000.0
     max_items: Annotated[int, Field(ge=1)] = 20_000
 
 

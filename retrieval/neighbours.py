@@ -29,8 +29,8 @@ class NeighbourConfig(ItemItemConfig):
         neighbours: Similar items that are kept of each item, the nearest.
     """
 
-    half_life: Annotated[float | None, Field(gt=0)] = 5.0
-    similarity: Literal["cosine", "bm25"] = "cosine"
+    half_life: Annotated[float | None, Field(gt=0)] = 1.0
+    similarity: Literal["cosine", "bm25"] = "bm25"
     k1: Annotated[float, Field(gt=0)] = 1.2
     b: Annotated[float, Field(ge=0, le=1)] = 0.75
     shrinkage: Annotated[float, Field(ge=0)] = 0.0

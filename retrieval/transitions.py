@@ -32,8 +32,8 @@ class TransitionConfig(ItemItemConfig):
 
     half_life: Annotated[float | None, Field(gt=0)] = 2.0
     window: Annotated[int, Field(ge=1)] = 10
-    distance_power: Annotated[float, Field(ge=0)] = 1.0
-    popularity_power: Annotated[float, Field(ge=0)] = 0.5
+    distance_power: Annotated[float, Field(ge=0)] = 0.5
+    popularity_power: Annotated[float, Field(ge=0)] = 0.25
     shrinkage: Annotated[float, Field(ge=0)] = 0.0
     neighbours: Annotated[int, Field(ge=1)] = 200
     ties: Literal["both", "order"] = "both"
@@ -66,7 +66,10 @@ class TransitionRetriever(ItemItemRetriever):
 
     @classmethod
     def fit(cls, histories: Histories, n_items: int, config: TransitionConfig) -> TransitionRetriever:
-        """Count in users' positive events. Memory: 12 to 16 bytes for each distinct pair within the window, twice."""
+        """Count in users' positive events, whatever they weigh.
+
+        Memory: 24 to 32 bytes for each distinct pair within the window, beside a few arrays of the log's length.
+        """
         counts = _transition_counts(histories.liked(), n_items, config)
         outgoing, incoming = counts.sum(axis=1), counts.sum(axis=0)
 

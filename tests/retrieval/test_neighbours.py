@@ -61,7 +61,7 @@ def test_weights_are_those_of_implicit(similarity, histories):
 
 
 def test_a_repeated_item_counts_once_in_training(histories):
-    config = NeighbourConfig(neighbours=N_ITEMS)
+    config = NeighbourConfig(similarity="cosine", neighbours=N_ITEMS)
     once = NeighbourRetriever.fit(anybody([1, 2], [2, 3]), N_ITEMS, config).weights.toarray()
     often = NeighbourRetriever.fit(anybody([1, 1, 2], [2, 3, 2, 3]), N_ITEMS, config).weights.toarray()
     np.testing.assert_array_equal(often, once)

@@ -9,7 +9,7 @@ from retrieval.histories import Histories
 from retrieval.transitions import TransitionConfig, TransitionRetriever
 
 N_ITEMS = 60
-EVERYTHING = TransitionConfig(window=3, popularity_power=0, neighbours=N_ITEMS)
+EVERYTHING = TransitionConfig(window=3, distance_power=1, popularity_power=0, neighbours=N_ITEMS)
 
 
 def plain_counts(histories: Histories, config: TransitionConfig) -> np.ndarray:
@@ -47,6 +47,7 @@ def plain_weights(histories: Histories, config: TransitionConfig) -> np.ndarray:
         TransitionConfig(neighbours=N_ITEMS),
         TransitionConfig(neighbours=N_ITEMS, ties="order"),
         TransitionConfig(window=1, neighbours=N_ITEMS),
+        TransitionConfig(window=4, distance_power=1, neighbours=N_ITEMS),
         TransitionConfig(window=100, distance_power=0.5, popularity_power=0.75, shrinkage=1.5, neighbours=N_ITEMS),
         TransitionConfig(window=3, distance_power=0, popularity_power=0, shrinkage=4, neighbours=N_ITEMS, ties="order"),
     ],
