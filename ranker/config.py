@@ -17,12 +17,15 @@ from encoders.errors import ConfigError
 from ranker.feedback import FeedbackPolicy
 from ranker.states.rows import RowKind
 from retrieval.als import AlsConfig
+from retrieval.ease import EaseConfig
 from retrieval.fusion import FusionConfig
+from retrieval.neighbours import NeighbourConfig
 from retrieval.popularity import PopularityConfig
 from retrieval.text import TextConfig
 from retrieval.training import LoopConfig
+from retrieval.transitions import TransitionConfig
 
-SourceName = Literal["als", "text", "popularity"]
+SourceName = Literal["als", "ease", "neighbours", "transitions", "text", "popularity"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -175,7 +178,10 @@ class EngineConfig:
         sources: The candidate sources in use.
         checkpoint: Hub id or folder of the text encoder.
         encoder: Settings of the text encoder.
-        als: Settings of the collaborative source.
+        als: Settings of the ALS source.
+        ease: Settings of the EASE source.
+        neighbours: Settings of the neighbours source.
+        transitions: Settings of the transitions source.
         text: Settings of the text source.
         popularity: Settings of the popularity source.
         fusion: How candidates are fused.
@@ -189,6 +195,9 @@ class EngineConfig:
     checkpoint: str = DEFAULT_CHECKPOINT
     encoder: TextEncoderConfig = TextEncoderConfig()
     als: AlsConfig = AlsConfig()
+    ease: EaseConfig = EaseConfig()
+    neighbours: NeighbourConfig = NeighbourConfig()
+    transitions: TransitionConfig = TransitionConfig()
     text: TextConfig = TextConfig()
     popularity: PopularityConfig = PopularityConfig()
     fusion: FusionConfig = FusionConfig()

@@ -30,11 +30,14 @@ from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
 from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
+from retrieval.ease import EaseRetriever, check_size
 from retrieval.fusion import FusedRetriever, learn_weights, standardised
 from retrieval.histories import Histories
 from retrieval.interactions import Interactions
+from retrieval.neighbours import NeighbourRetriever
 from retrieval.popularity import PopularityRetriever
 from retrieval.text import TextRetriever
+from retrieval.transitions import TransitionRetriever
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ def fit(
         ExtraError: A default checkpoint or a tracker is not installed.
     """
     catalogue = Catalogue(items)
+    if "ease" in config.sources:
+        check_size(len(catalogue), config.ease)
     log = Interactions.from_frame(interactions, catalogue)
     told = FeedbackLog(IN_MEMORY)
     events = told.read()
@@ -202,6 +207,9 @@ def fit_sources(histories: Histories, vectors: NDArray[np.float32], config: Engi
     n_items = len(vectors)
     build: dict[SourceName, Callable[[], Source]] = {
         "als": lambda: AlsRetriever.fit(histories, n_items, config.als, config.seed),
+        "ease": lambda: EaseRetriever.fit(histories, n_items, config.ease),
+        "neighbours": lambda: NeighbourRetriever.fit(histories, n_items, config.neighbours),
+        "transitions": lambda: TransitionRetriever.fit(histories, n_items, config.transitions),
         "text": lambda: TextRetriever.fit(vectors, config.text, config.seed),
         "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity),
     }

@@ -3,7 +3,7 @@
 config.yaml  catalogue.parquet  training.json
 users/       the log that the engine was fitted on
 encoder/     the text encoder: a Hugging Face checkpoint, or its ONNX export
-fusion.json  sources/als/  sources/text/  sources/popularity/
+fusion.json  sources/als/  sources/text/  …: a folder for each source in use
 reranker/    gain.json and the cross-encoder's own files; missing where the engine has none
 """
 
@@ -30,14 +30,24 @@ from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
 from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
+from retrieval.ease import EaseRetriever
 from retrieval.fusion import FusedRetriever
+from retrieval.neighbours import NeighbourRetriever
 from retrieval.popularity import PopularityRetriever
 from retrieval.storage import load_settings, save_settings
 from retrieval.text import TextRetriever
 from retrieval.training import TrainingReport
+from retrieval.transitions import TransitionRetriever
 
 LOG = "feedback.sqlite"
-SOURCES: Mapping[str, Any] = {"als": AlsRetriever, "text": TextRetriever, "popularity": PopularityRetriever}
+SOURCES: Mapping[str, Any] = {
+    "als": AlsRetriever,
+    "ease": EaseRetriever,
+    "neighbours": NeighbourRetriever,
+    "transitions": TransitionRetriever,
+    "text": TextRetriever,
+    "popularity": PopularityRetriever,
+}
 
 
 def save_engine(engine: Engine, root: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
+from scipy import sparse
 
 from encoders.errors import ArtifactError
 
@@ -32,6 +33,44 @@ def load_array(path: Path, dtype: type[Scalar], ndim: int) -> NDArray[Scalar]:
             "It belongs to something else; save the engine again."
         )
     return array
+
+
+def save_weights(weights: sparse.csr_array, folder: Path) -> None:
+    """Write sparse weights (I, I) as three arrays into this folder."""
+    np.save(folder / "indptr.npy", weights.indptr.astype(np.int64))
+    np.save(folder / "indices.npy", weights.indices.astype(np.int32))
+    np.save(folder / "data.npy", weights.data.astype(np.float32))
+
+
+def load_weights(folder: Path) -> sparse.csr_array:
+    """Read what ``save_weights`` wrote; the weights stay memory-mapped.
+
+    Raises:
+        ArtifactError: A file is missing or damaged, or they are not the rows of one square matrix of weights above 0.
+    """
+    indptr = load_array(folder / "indptr.npy", np.int64, ndim=1)
+    indices = load_array(folder / "indices.npy", np.int32, ndim=1)
+    data = load_array(folder / "data.npy", np.float32, ndim=1)
+    n_items = len(indptr) - 1
+    if n_items < 0 or indptr[0] != 0 or (np.diff(indptr) < 0).any() or indptr[-1] != len(indices):
+        raise ArtifactError(
+            f"{folder / 'indptr.npy'}: does not cut the {len(indices)} entries of indices.npy into rows. "
+            "Save the engine again."
+        )
+    if len(data) != len(indices):
+        raise ArtifactError(
+            f"{folder / 'data.npy'}: {len(data)} weights for the {len(indices)} entries of indices.npy. "
+            "Save the engine again."
+        )
+    if len(indices) and not (indices.min() >= 0 and indices.max() < n_items):
+        raise ArtifactError(
+            f"{folder / 'indices.npy'}: names items outside the catalogue of {n_items}. Save the engine again."
+        )
+    if len(data) and not (data.min() > 0 and data.max() < np.inf):  # a NaN passes neither
+        raise ArtifactError(
+            f"{folder / 'data.npy'}: holds weights that are not finite and above 0. Save the engine again."
+        )
+    return sparse.csr_array((data, indices, indptr), shape=(n_items, n_items))
 
 
 def save_settings(settings: object, path: Path) -> None:

@@ -3,16 +3,21 @@
 import numpy as np
 
 from retrieval.als import AlsConfig, AlsRetriever
+from retrieval.ease import EaseConfig, EaseRetriever
 from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.histories import Histories
 from retrieval.index import IndexConfig
+from retrieval.neighbours import NeighbourConfig, NeighbourRetriever
 from retrieval.popularity import PopularityConfig, PopularityRetriever
 from retrieval.sequence import SequenceConfig, SequenceRetriever
 from retrieval.text import TextConfig, TextRetriever
 from retrieval.training import LoopConfig
+from retrieval.transitions import TransitionConfig, TransitionRetriever
 
 N_ITEMS = 60
-SOURCES = ["als", "als-recent", "text", "text-hnsw", "text-ivf", "popularity", "sequence", "fused", "fused-rrf"]
+ITEM_ITEM = ["ease", "ease-recent", "neighbours", "neighbours-recent", "transitions", "transitions-recent"]
+TEXT = ["text", "text-hnsw", "text-ivf"]
+SOURCES = ["als", "als-recent", *ITEM_ITEM, "sequence", *TEXT, "popularity", "fused", "fused-rrf"]
 
 
 def build(name: str, histories: Histories, vectors: np.ndarray):
@@ -23,6 +28,20 @@ def build(name: str, histories: Histories, vectors: np.ndarray):
             return AlsRetriever.fit(histories, N_ITEMS, als, seed=0)
         case "als-recent":
             return AlsRetriever.fit(histories, N_ITEMS, AlsConfig(factors=6, iterations=3, half_life=2.0), seed=0)
+        case "ease":
+            return EaseRetriever.fit(histories, N_ITEMS, EaseConfig(half_life=None, regularization=5.0))
+        case "ease-recent":
+            config = EaseConfig(half_life=2.0, weighted=True, regularization=5.0)
+            return EaseRetriever.fit(histories, N_ITEMS, config)
+        case "neighbours":
+            return NeighbourRetriever.fit(histories, N_ITEMS, NeighbourConfig(half_life=None, similarity="cosine"))
+        case "neighbours-recent":
+            config = NeighbourConfig(half_life=2.0, weighted=True, similarity="bm25", shrinkage=1.0)
+            return NeighbourRetriever.fit(histories, N_ITEMS, config)
+        case "transitions":
+            return TransitionRetriever.fit(histories, N_ITEMS, TransitionConfig(half_life=None))
+        case "transitions-recent":
+            return TransitionRetriever.fit(histories, N_ITEMS, TransitionConfig(half_life=2.0, weighted=True))
         case "text":
             return TextRetriever.fit(vectors, text("flat"), seed=0)
         case "text-hnsw":
