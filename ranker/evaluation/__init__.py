@@ -1,5 +1,6 @@
-"""Offline evaluation: splits in time, ranking metrics, and how sure a difference is."""
+"""Offline evaluation: splits in time, metrics of lists, and how sure a difference is."""
 
+from ranker.evaluation.beyond_accuracy import diversity, miscalibration, novelty, popularity_lift, serendipity
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.evaluate import Evaluation, evaluate
 from ranker.evaluation.metrics import coverage, per_user_metrics
@@ -12,9 +13,14 @@ __all__ = [
     "Split",
     "bootstrap_mean",
     "coverage",
+    "diversity",
     "evaluate",
     "global_temporal",
     "leave_one_out",
+    "miscalibration",
+    "novelty",
     "paired_bootstrap",
     "per_user_metrics",
+    "popularity_lift",
+    "serendipity",
 ]
