@@ -4,6 +4,7 @@ from ranker.evaluation.beyond_accuracy import diversity, miscalibration, novelty
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.evaluate import Evaluation, evaluate
 from ranker.evaluation.metrics import coverage, per_user_metrics
+from ranker.evaluation.multiple_comparisons import compare_systems, holm, sign_flip_test
 from ranker.evaluation.splits import Split, global_temporal, leave_one_out
 
 __all__ = [
@@ -12,10 +13,12 @@ __all__ = [
     "PairedDifference",
     "Split",
     "bootstrap_mean",
+    "compare_systems",
     "coverage",
     "diversity",
     "evaluate",
     "global_temporal",
+    "holm",
     "leave_one_out",
     "miscalibration",
     "novelty",
@@ -23,4 +26,5 @@ __all__ = [
     "per_user_metrics",
     "popularity_lift",
     "serendipity",
+    "sign_flip_test",
 ]
