@@ -4,15 +4,18 @@ from ranker.evaluation.beyond_accuracy import diversity, miscalibration, novelty
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.evaluate import Evaluation, evaluate
 from ranker.evaluation.metrics import coverage, per_user_metrics
-from ranker.evaluation.multiple_comparisons import compare_systems, holm, sign_flip_test
+from ranker.evaluation.multiple_comparisons import compare_results, compare_systems, holm, sign_flip_test
+from ranker.evaluation.results import PerUserResults, read_per_user, write_per_user
 from ranker.evaluation.splits import Split, global_temporal, leave_one_out
 
 __all__ = [
     "Evaluation",
     "MeanInterval",
     "PairedDifference",
+    "PerUserResults",
     "Split",
     "bootstrap_mean",
+    "compare_results",
     "compare_systems",
     "coverage",
     "diversity",
@@ -25,6 +28,8 @@ __all__ = [
     "paired_bootstrap",
     "per_user_metrics",
     "popularity_lift",
+    "read_per_user",
     "serendipity",
     "sign_flip_test",
+    "write_per_user",
 ]

@@ -10,6 +10,7 @@ by Holm's step-down ("A simple sequentially rejective multiple test procedure", 
 1979), which holds however the tests depend on each other.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -20,6 +21,9 @@ from scipy import stats
 
 from encoders.errors import InputError
 from ranker.evaluation.comparison import N_RESAMPLES, VALUES_PER_BATCH, check_values, paired_bootstrap
+from ranker.evaluation.results import PerUserResults
+
+logger = logging.getLogger(__name__)
 
 Labels = dict[str, str]
 
@@ -103,6 +107,73 @@ def compare_systems(
     for name in values:
         check_values(name, values[name])
     return tested([({"system": name}, values[baseline], values[name]) for name in others], seed, confidence)
+
+
+def compare_results(
+    before: PerUserResults,
+    after: PerUserResults,
+    *,
+    metrics: Sequence[str] = ("ndcg@10",),
+    systems: Sequence[str] | None = None,
+    common: bool = False,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """Compare the same systems in two sets of results, user by user.
+
+    Args:
+        before: Results of the systems as they were.
+        after: Results of the systems as they are, on the same split.
+        metrics: What to compare them by.
+        systems: Which; by default all that both have.
+        common: Whether users who have a value in one set alone are left out, instead of refused.
+        seed: Of the resampling; the same seed gives the same table.
+        confidence: Of the intervals, in (0, 1); each is for itself, not corrected for their number.
+
+    Returns:
+        One row per system and metric: ``system``, ``metric``, the fields of `PairedDifference`, ``p_value`` (see
+        `sign_flip_test`), and ``p_holm``, corrected for all rows.
+
+    Raises:
+        InputError: If a system or a metric is missing, users differ, or there are fewer than two.
+    """
+    if before.split != after.split:
+        logger.warning("The first results are of %s, the second of %s: not the same test.", before.split, after.split)
+    if systems is None:
+        systems = [name for name in before.per_user if name in after.per_user]
+    if not systems:
+        raise InputError(
+            f"No system is in both results: the first has {', '.join(before.per_user)}, the second "
+            f"{', '.join(after.per_user)}."
+        )
+    for place, results in {"first": before, "second": after}.items():
+        for kind, wanted, there in (("system", systems, results.per_user), ("metric", metrics, results.metrics)):
+            absent = [name for name in wanted if name not in there]
+            if absent:
+                raise InputError(f"The {place} results have no {kind} {absent[0]!r}, only {', '.join(there)}.")
+    pairs = [
+        ({"system": system, "metric": metric}, *_of_the_same_users(before, after, system, metric, common))
+        for system in dict.fromkeys(systems)
+        for metric in dict.fromkeys(metrics)
+    ]
+    return tested(pairs, seed, confidence)
+
+
+def _of_the_same_users(
+    before: PerUserResults, after: PerUserResults, system: str, metric: str, common: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The metric before and after of every user who has it in both, ordered by user."""
+    first, second = (
+        results.per_user[system].set_index("user_id")[metric].dropna().sort_index() for results in (before, after)
+    )
+    shared = first.index.intersection(second.index)
+    if len(shared) < 2 or (not common and len(shared) < max(len(first), len(second))):
+        remedy = "compare those alone by common=True (--common)" if len(shared) > 1 else "measure the same users twice"
+        raise InputError(
+            f"{metric} of {system!r} is known of {len(first):,} users in the first results and of {len(second):,} in "
+            f"the second, {len(shared):,} of them in common: a paired comparison needs the same users, so {remedy}."
+        )
+    return first.loc[shared].to_numpy(), second.loc[shared].to_numpy()
 
 
 def tested(
