@@ -5,6 +5,7 @@ from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstr
 from ranker.evaluation.evaluate import Evaluation, evaluate
 from ranker.evaluation.metrics import coverage, per_user_metrics
 from ranker.evaluation.multiple_comparisons import compare_results, compare_systems, holm, sign_flip_test
+from ranker.evaluation.probabilities import auc, brier_score, expected_calibration_error, log_loss
 from ranker.evaluation.results import PerUserResults, read_per_user, write_per_user
 from ranker.evaluation.splits import Split, global_temporal, leave_one_out
 
@@ -14,15 +15,19 @@ __all__ = [
     "PairedDifference",
     "PerUserResults",
     "Split",
+    "auc",
     "bootstrap_mean",
+    "brier_score",
     "compare_results",
     "compare_systems",
     "coverage",
     "diversity",
     "evaluate",
+    "expected_calibration_error",
     "global_temporal",
     "holm",
     "leave_one_out",
+    "log_loss",
     "miscalibration",
     "novelty",
     "paired_bootstrap",
