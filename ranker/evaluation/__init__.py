@@ -5,6 +5,7 @@ from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstr
 from ranker.evaluation.evaluate import Evaluation, evaluate
 from ranker.evaluation.metrics import coverage, per_user_metrics
 from ranker.evaluation.multiple_comparisons import compare_results, compare_systems, holm, sign_flip_test
+from ranker.evaluation.off_policy import OffPolicyEstimate, doubly_robust, ips, snips
 from ranker.evaluation.probabilities import auc, brier_score, expected_calibration_error, log_loss
 from ranker.evaluation.results import PerUserResults, read_per_user, write_per_user
 from ranker.evaluation.splits import Split, global_temporal, leave_one_out
@@ -12,6 +13,7 @@ from ranker.evaluation.splits import Split, global_temporal, leave_one_out
 __all__ = [
     "Evaluation",
     "MeanInterval",
+    "OffPolicyEstimate",
     "PairedDifference",
     "PerUserResults",
     "Split",
@@ -22,10 +24,12 @@ __all__ = [
     "compare_systems",
     "coverage",
     "diversity",
+    "doubly_robust",
     "evaluate",
     "expected_calibration_error",
     "global_temporal",
     "holm",
+    "ips",
     "leave_one_out",
     "log_loss",
     "miscalibration",
@@ -36,5 +40,6 @@ __all__ = [
     "read_per_user",
     "serendipity",
     "sign_flip_test",
+    "snips",
     "write_per_user",
 ]
