@@ -8,6 +8,7 @@ from ranker.evaluation.multiple_comparisons import compare_results, compare_syst
 from ranker.evaluation.off_policy import OffPolicyEstimate, doubly_robust, ips, snips
 from ranker.evaluation.probabilities import auc, brier_score, expected_calibration_error, log_loss
 from ranker.evaluation.results import PerUserResults, read_per_user, write_per_user
+from ranker.evaluation.slices import history_groups, popularity_groups, slice_means
 from ranker.evaluation.splits import Split, global_temporal, leave_one_out
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "evaluate",
     "expected_calibration_error",
     "global_temporal",
+    "history_groups",
     "holm",
     "ips",
     "leave_one_out",
@@ -36,10 +38,12 @@ __all__ = [
     "novelty",
     "paired_bootstrap",
     "per_user_metrics",
+    "popularity_groups",
     "popularity_lift",
     "read_per_user",
     "serendipity",
     "sign_flip_test",
+    "slice_means",
     "snips",
     "write_per_user",
 ]

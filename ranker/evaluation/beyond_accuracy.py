@@ -28,7 +28,14 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 
 from encoders.errors import InputError
-from ranker.evaluation.rankings import check_cutoffs, check_ranked, check_same_users, hits_of
+from ranker.evaluation.rankings import (
+    check_cutoffs,
+    check_popularity,
+    check_ranked,
+    check_same_users,
+    hits_of,
+    once_each,
+)
 from retrieval.candidates import NO_ITEM
 
 Cutoffs = Sequence[int]
@@ -53,7 +60,7 @@ def novelty(
     Raises:
         InputError: If lists or cut-offs do not fit (see `per_user_metrics`), or a popularity is out of range.
     """
-    _check_popularity(popularity)
+    check_popularity(popularity)
     if n_users < 1 or popularity.max() > n_users:
         raise InputError(
             f"popularity goes up to {popularity.max():,} and n_users is {n_users:,}: it counts users, so no item has "
@@ -153,9 +160,9 @@ def popularity_lift(
         InputError: If shapes, lists or cut-offs do not fit (see `per_user_metrics`), or a popularity is negative or not
             finite.
     """
-    _check_popularity(popularity)
+    check_popularity(popularity)
     check_same_users(ranked, histories, "histories")
-    had = _once_each(histories, len(popularity))
+    had = once_each(histories, len(popularity), "histories")
     usual = _divided(had @ popularity.astype(np.float64), had.sum(axis=1))
 
     def at(k: int) -> NDArray[np.float64]:
@@ -202,7 +209,7 @@ def miscalibration(
     n_items, n_attributes = shares.shape
     check_ranked(ranked, n_items)
     check_same_users(ranked, histories, "histories")
-    had = _once_each(histories, n_items)
+    had = once_each(histories, n_items, "histories")
 
     def at(k: int) -> NDArray[np.float64]:
         found = np.empty(len(ranked))
@@ -251,23 +258,6 @@ def _as_matrix(ranked: NDArray[np.int64], n_items: int) -> sparse.csr_array:
     return sparse.csr_array((np.ones(len(rows)), (rows, ranked[rows, places])), shape=(len(ranked), n_items))
 
 
-def _once_each(histories: sparse.csr_array, n_items: int) -> sparse.csr_array:
-    if histories.shape[1] != n_items:
-        raise InputError(f"histories has {histories.shape[1]:,} columns for {n_items:,} items: give each item one.")
-    had = histories.astype(np.float64)  # a copy
-    had.sum_duplicates()
-    had.eliminate_zeros()
-    had.data[:] = 1
-    return had
-
-
 def _blocks(n_users: int, values_per_user: int) -> Iterator[slice]:
     size = max(1, BLOCK_VALUES // values_per_user)
     return (slice(start, start + size) for start in range(0, n_users, size))
-
-
-def _check_popularity(popularity: NDArray[np.number]) -> None:
-    if popularity.ndim != 1 or not len(popularity):
-        raise InputError(f"popularity has shape {popularity.shape}: it needs one number for each item.")
-    if not np.isfinite(popularity).all() or popularity.min() < 0:
-        raise InputError("popularity holds values that are negative or not finite: it counts the users of each item.")

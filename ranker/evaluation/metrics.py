@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from encoders.errors import InputError
-from ranker.evaluation.rankings import check_cutoffs, check_ranked, check_same_users, hits_of
+from ranker.evaluation.rankings import check_cutoffs, check_ranked, check_same_users, hits_of, once_each
 from retrieval.candidates import NO_ITEM
 
 METRICS = ("hr", "recall", "precision", "ndcg", "mrr", "map")
@@ -54,9 +54,7 @@ def per_user_metrics(
     check_ranked(ranked, relevant.shape[1])
     check_cutoffs(cutoffs, ranked.shape[1])
     check_same_users(ranked, relevant, "relevant")
-    known = relevant.copy()
-    known.sum_duplicates()
-    known.eliminate_zeros()
+    known = once_each(relevant, relevant.shape[1], "relevant")
     n_relevant = np.diff(known.indptr)
     without = np.flatnonzero(n_relevant == 0)
     if without.size:

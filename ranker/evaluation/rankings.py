@@ -1,4 +1,4 @@
-"""Ranked lists as metrics take them: one row of items per user, best first, NO_ITEM once it has run out."""
+"""What metrics take: ranked lists, NO_ITEM once one has run out, and sparse matrices of users and items."""
 
 from collections.abc import Sequence
 
@@ -19,6 +19,17 @@ def hits_of(ranked: NDArray[np.int64], relevant: sparse.csr_array) -> NDArray[np
     hits = np.zeros(ranked.shape, dtype=np.bool_)
     hits[users, places] = np.isin(users * n_items + ranked[users, places], wanted)
     return hits
+
+
+def once_each(of_users: sparse.csr_array, n_items: int, name: str) -> sparse.csr_array:
+    """Return the matrix `name` (U, I) with 1 wherever it is non-zero; InputError if it has not a column per item."""
+    if of_users.shape[1] != n_items:
+        raise InputError(f"{name} has {of_users.shape[1]:,} columns for {n_items:,} items: give each item one.")
+    ones = of_users.astype(np.float64)  # a copy
+    ones.sum_duplicates()
+    ones.eliminate_zeros()
+    ones.data[:] = 1
+    return ones
 
 
 def check_ranked(ranked: NDArray[np.int64], n_items: int, name: str = "ranked") -> None:
@@ -62,3 +73,11 @@ def check_same_users(ranked: NDArray[np.int64], of_users: sparse.csr_array, name
         raise InputError(
             f"ranked has {ranked.shape[0]:,} rows and {name} {of_users.shape[0]:,}: row u of both belongs to user u."
         )
+
+
+def check_popularity(popularity: NDArray[np.number]) -> None:
+    """Raise InputError if `popularity` (I,) is not a finite number from 0 for each item."""
+    if popularity.ndim != 1 or not len(popularity):
+        raise InputError(f"popularity has shape {popularity.shape}: it needs one number for each item.")
+    if not np.isfinite(popularity).all() or popularity.min() < 0:
+        raise InputError("popularity holds values that are negative or not finite: it counts what each item had.")
