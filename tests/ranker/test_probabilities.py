@@ -61,6 +61,14 @@ def test_the_calibration_error_depends_on_no_order_of_events() -> None:
     assert expected_calibration_error(rare, np.full(4, 0.75), n_bins=4) == 0.5
 
 
+def test_calling_no_feedback_1_changes_no_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.random(202)  # bins cannot all be of one size
+    labels = (rng.random(202) < probabilities**2).astype(np.int64)
+    found = expected_calibration_error(labels, probabilities)
+    assert expected_calibration_error(1 - labels, 1 - probabilities) == pytest.approx(found, abs=1e-12)
+
+
 def test_true_probabilities_are_calibrated_and_squeezed_ones_are_not() -> None:
     rng = np.random.default_rng(0)
     true = rng.random(100_000)

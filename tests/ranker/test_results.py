@@ -132,12 +132,14 @@ def test_results_that_do_not_belong_together_are_refused() -> None:
         PerUserResults({"a": table([1]).drop(columns="user_id")}, "x", (5, 10))
 
 
+def shuffled(one: PerUserResults, seed: int) -> PerUserResults:
+    rows = {name: frame.sample(frac=1, random_state=seed) for name, frame in one.per_user.items()}
+    return PerUserResults(rows, one.split, one.cutoffs)
+
+
 def test_users_are_paired_by_id_whatever_their_order() -> None:
     before, after = results(seed=0), results(seed=1)
-    shuffled = {name: frame.sample(frac=1, random_state=0) for name, frame in after.per_user.items()}
-    found = compare_results(
-        before, PerUserResults(shuffled, after.split, after.cutoffs), metrics=["ndcg@5", "novelty@10"], seed=3
-    )
+    found = compare_results(shuffled(before, 0), shuffled(after, 1), metrics=["ndcg@5", "novelty@10"], seed=3)
     assert list(zip(found["system"], found["metric"], strict=True)) == [
         ("als", "ndcg@5"), ("als", "novelty@10"), ("engine", "ndcg@5"), ("engine", "novelty@10")
     ]  # fmt: skip
