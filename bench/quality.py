@@ -19,13 +19,21 @@ import ranker
 from bench.demo import TINY, console, quality_table, show_progress
 from ranker.data import load_movielens
 from ranker.data.movielens import MovieLensName
-from ranker.evaluation import bootstrap_mean, leave_one_out, paired_bootstrap, per_user_metrics
+from ranker.evaluation import (
+    PerUserResults,
+    bootstrap_mean,
+    leave_one_out,
+    paired_bootstrap,
+    per_user_metrics,
+    write_per_user,
+)
 from ranker.evaluation import evaluate as evaluate_engine
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.interactions import Interactions
 
 METRIC = "ndcg@10"
+CUTOFFS = (5, 10, 20)
 PEER = "implicit ALS"
 RRF = "reciprocal rank fusion"
 TITLES: dict[MovieLensName, str] = {"ml-100k": "MovieLens-100K", "ml-1m": "MovieLens-1M"}
@@ -78,7 +86,7 @@ def main(
         engine = ranker.fit(split.train, items, ranker.EngineConfig.from_dict({**tree, "seed": seed}))
         seconds["fit"].append(time.perf_counter() - clock)
         clock = time.perf_counter()
-        result = evaluate_engine(engine, split.test, others={RRF: reciprocal_ranks(engine)})
+        result = evaluate_engine(engine, split.test, others={RRF: reciprocal_ranks(engine)}, cutoffs=CUTOFFS)
         seconds["evaluate"].append(time.perf_counter() - clock)
         tables = {PEER: peer(split.train, split.test, items, seed=seed, **chosen), **result.per_user}
         for name, table in tables.items():
@@ -150,7 +158,7 @@ def peer(
         (np.ones(len(test), np.bool_), catalogue.require(test["item_id"], "test"), np.arange(len(test) + 1)),
         shape=(len(test), len(catalogue)),
     )
-    return per_user_metrics(ranked.astype(np.int64), target).assign(user_id=test["user_id"].to_numpy())
+    return per_user_metrics(ranked.astype(np.int64), target, CUTOFFS).assign(user_id=test["user_id"].to_numpy())
 
 
 def report(
@@ -193,6 +201,6 @@ def report(
         "peer": chosen, "seconds": seconds, "python": platform.python_version(),
     }  # fmt: skip
     (out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    for name, table in per_user.items():
-        table.to_parquet(out / f"{name.replace(' ', '-')}.parquet")
+    tables = {name: table.reset_index() for name, table in per_user.items()}
+    write_per_user(PerUserResults(tables, described, CUTOFFS), out / "per-user.parquet")
     console.print(f"Written to {out}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ranker.cli.compare import compare
 from ranker.cli.evaluate import backtest, evaluate
 from ranker.cli.export import export
 from ranker.cli.feedback import feedback
@@ -90,7 +91,7 @@ for panel, commands in {
     "Make an engine": (data, fit, export),
     "Ask it": (recommend, rank, similar, candidates),
     "Teach it": (feedback,),
-    "Judge it": (evaluate, backtest, info),
+    "Judge it": (evaluate, backtest, compare, info),
 }.items():
     for command in commands:
         app.command(command.__name__, cls=Command, rich_help_panel=panel)(command)

@@ -62,7 +62,7 @@ Cutoffs: TypeAlias = Annotated[
     str, typer.Option(metavar="K,…", help="Ranks at which metrics are taken; 10 must be among them.")
 ]
 PerUserFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--out", help="Write every user's metrics to this .parquet, .csv or .tsv file.")
+    Path | None, typer.Option("--out", help="Write every user's metrics to this .parquet file, which compare takes.")
 ]
 
 

@@ -25,7 +25,7 @@ from ranker.cli.arguments import (
 )
 from ranker.cli.fit import read_config, read_log
 from ranker.cli.output import Output
-from ranker.cli.tables import check_writable, read_events, write_table
+from ranker.cli.tables import appearing, check_writable, read_events
 
 if TYPE_CHECKING:
     from ranker import Engine
@@ -55,10 +55,11 @@ def evaluate(
 
     output: Output = ctx.obj
     taken_at = ranks(cutoffs)
-    check_writable(out)
+    check_writable(out, (".parquet",))
     events = read_events(test)
     with loaded(model) as engine:
-        _show(output, engine, measure(engine, events, cutoffs=taken_at, seed=engine.config.seed), out)
+        found = measure(engine, events, cutoffs=taken_at, seed=engine.config.seed)
+        _show(output, engine, found, f"the events of {test.name}", taken_at, out)
 
 
 def backtest(
@@ -98,19 +99,24 @@ def backtest(
 
     output: Output = ctx.obj
     taken_at = ranks(cutoffs)
-    check_writable(out)
+    check_writable(out, (".parquet",))
     settings = read_config(config, seed, fast)
     log, catalogue, _ = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows)
-    parts = leave_one_out(log, holdout=holdout) if split == "leave-one-out" else global_temporal(log, test_fraction)
+    if split == "leave-one-out":
+        parts, described = leave_one_out(log, holdout=holdout), f"{split}, holdout {holdout}"
+    else:
+        parts, described = global_temporal(log, test_fraction), f"{split}, test fraction {test_fraction:g}"
     output.note(f"Fitting on {len(parts.train):,} events, measuring on {len(parts.test):,} later ones.")
     engine = ranker.fit(parts.train, catalogue, settings, progress=output.shows_progress)
-    _show(output, engine, measure(engine, parts.test, cutoffs=taken_at, seed=settings.seed), out)
+    found = measure(engine, parts.test, cutoffs=taken_at, seed=settings.seed)
+    _show(output, engine, found, f"{described}, of {interactions.name}", taken_at, out)
     engine.log.close()
 
 
-def _show(output: Output, engine: Engine, evaluation: Evaluation, out: Path | None) -> None:
-    import pandas as pd
-
+def _show(
+    output: Output, engine: Engine, evaluation: Evaluation, split: str, cutoffs: tuple[int, ...], out: Path | None
+) -> None:
+    from ranker.evaluation import PerUserResults, write_per_user
     from ranker.evaluation.evaluate import ENGINE, METRIC
     from ranker.reranker import KeepOrder
 
@@ -122,8 +128,8 @@ def _show(output: Output, engine: Engine, evaluation: Evaluation, out: Path | No
     if not isinstance(engine.reranker, KeepOrder):
         certain["effect_of_the_cross_encoder"] = evaluation.difference()
     if out is not None:
-        tables = [table.assign(system=name) for name, table in evaluation.per_user.items()]
-        write_table(pd.concat(tables, ignore_index=True), out)
+        with appearing(out) as part:
+            write_per_user(PerUserResults(evaluation.per_user, split, cutoffs), part)
         certain["per_user"] = out
     summary = evaluation.summary.T.rename_axis("metric").reset_index()
     output.show(summary=summary, engine=certain)

@@ -141,12 +141,8 @@ def candidates(
     import pyarrow.parquet as pq
     from tqdm import tqdm
 
-    from encoders.errors import InputError
-
     output: Output = ctx.obj
-    check_writable(out)
-    if out.suffix != ".parquet":
-        raise InputError(f"{out}: candidates are written as .parquet, a block of users at a time.")
+    check_writable(out, (".parquet",))  # a block of users at a time, which text files have no types for
     rows = 0
     with loaded(model) as engine:
         users = engine.users.base.users.parse(user_ids) if user_ids else engine.users.ids

@@ -43,14 +43,14 @@ def read_feedback(path: Path, unit: Any) -> pd.DataFrame:
     return events.assign(datetime=read_times(events["datetime"], unit)) if "datetime" in events else events
 
 
-def check_writable(path: Path | None) -> None:
+def check_writable(path: Path | None, kinds: tuple[str, ...] = WRITTEN) -> None:
     """Refuse, before any work, a file of a kind that is not written or in a folder that is not there."""
     from encoders.errors import InputError
 
     if path is None:
         return
-    if path.suffix not in WRITTEN:
-        raise InputError(f"{path}: the kinds of file that are written are {', '.join(WRITTEN)}.")
+    if path.suffix not in kinds:
+        raise InputError(f"{path}: what is written here is {', '.join(kinds)}; let the file's name end so.")
     if not path.parent.is_dir() or path.is_dir():
         raise InputError(f"{path}: {'is' if path.is_dir() else 'lies in'} no {'file' if path.is_dir() else 'folder'}.")
 

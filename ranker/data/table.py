@@ -114,6 +114,7 @@ def _check_file(path: Path) -> None:
 def _read_parquet(path: Path) -> tuple[list[str], pd.DataFrame]:
     with pq.ParquetFile(path) as file:
         columns = file.read()
+    columns.validate(full=True)  # pyarrow reads text that is not UTF-8 without a word
     # Nullable integers keep 64-bit ids exact beside missing ones; without the pandas metadata, which another
     # program may have written wrongly, an index column is a column like the others.
     table: pd.DataFrame = columns.to_pandas(ignore_metadata=True, types_mapper={pa.int64(): pd.Int64Dtype()}.get)

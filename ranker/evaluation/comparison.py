@@ -77,7 +77,8 @@ def bootstrap_mean(
     Raises:
         InputError: If there are fewer than two users, values are not finite, or `confidence` is out of range.
     """
-    _check("values", values, confidence)
+    check_values("values", values)
+    check_confidence(confidence)
     low, high = _interval_of_mean(values, seed, confidence)
     return MeanInterval(float(values.mean()), low, high, confidence, len(values))
 
@@ -105,8 +106,9 @@ def paired_bootstrap(
         InputError: If the lengths differ, there are fewer than two users, values are not finite, or
             `confidence` is out of range.
     """
-    _check("before", before, confidence)
-    _check("after", after, confidence)
+    check_values("before", before)
+    check_values("after", after)
+    check_confidence(confidence)
     if before.shape != after.shape:
         raise InputError(
             f"before has {len(before):,} users and after {len(after):,}: a paired comparison needs the same "
@@ -138,7 +140,8 @@ def _interval_of_mean(
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def _check(name: str, values: NDArray[np.float64], confidence: float) -> None:
+def check_values(name: str, values: NDArray[np.float64]) -> None:
+    """Raise InputError if the argument `name` is not one finite value for each of two users or more."""
     if values.ndim != 1 or len(values) < 2:
         raise InputError(f"{name} has shape {values.shape}: it needs one value for each of two users or more.")
     n_unusable = int((~np.isfinite(values)).sum())
@@ -146,5 +149,9 @@ def _check(name: str, values: NDArray[np.float64], confidence: float) -> None:
         raise InputError(
             f"{n_unusable:,} of {len(values):,} values of {name} are NaN or infinite: leave those users out."
         )
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise InputError if `confidence` is not in (0, 1)."""
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}: it has to lie between 0 and 1, e.g. 0.95.")

@@ -15,6 +15,7 @@ from scipy import sparse
 from encoders.errors import InputError
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.metrics import coverage, per_user_metrics
+from ranker.evaluation.multiple_comparisons import compare_systems
 from ranker.reranker import CrossEncoderReranker
 from retrieval.candidates import Requests, Retriever
 from retrieval.histories import Histories
@@ -71,6 +72,15 @@ class Evaluation:
         return paired_bootstrap(
             self.per_user[before][metric].to_numpy(), self.per_user[after][metric].to_numpy(), seed=self.seed
         )
+
+    def comparisons(self, baseline: str = CANDIDATES, metric: str = METRIC) -> pd.DataFrame:
+        """Every other system against one, paired by user, with p-values for so many tests: see `compare_systems`.
+
+        Raises:
+            InputError: The baseline was not judged.
+        """
+        values = {name: table[metric].to_numpy() for name, table in self.per_user.items()}
+        return compare_systems(values, baseline, seed=self.seed)
 
 
 def evaluate(

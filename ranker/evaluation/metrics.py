@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from encoders.errors import InputError
+from ranker.evaluation.rankings import check_cutoffs, check_ranked, check_same_users, hits_of, once_each
 from retrieval.candidates import NO_ITEM
 
 METRICS = ("hr", "recall", "precision", "ndcg", "mrr", "map")
@@ -50,15 +51,10 @@ def per_user_metrics(
         InputError: If shapes, item indices or cut-offs do not fit, an item occurs twice in a row, an item
             follows NO_ITEM, or a user has no relevant item.
     """
-    _check_ranked(ranked, relevant.shape[1])
-    _check_cutoffs(cutoffs, ranked.shape[1])
-    if ranked.shape[0] != relevant.shape[0]:
-        raise InputError(
-            f"ranked has {ranked.shape[0]:,} rows and relevant {relevant.shape[0]:,}: row u of both belongs to user u."
-        )
-    known = relevant.copy()
-    known.sum_duplicates()
-    known.eliminate_zeros()
+    check_ranked(ranked, relevant.shape[1])
+    check_cutoffs(cutoffs, ranked.shape[1])
+    check_same_users(ranked, relevant, "relevant")
+    known = once_each(relevant, relevant.shape[1], "relevant")
     n_relevant = np.diff(known.indptr)
     without = np.flatnonzero(n_relevant == 0)
     if without.size:
@@ -66,7 +62,7 @@ def per_user_metrics(
             f"{without.size:,} of {len(n_relevant):,} users have no relevant item (first: row {without[0]}): "
             "leave them out of ranked and relevant."
         )
-    hits = _hits(ranked[:, : max(cutoffs)], known)
+    hits = hits_of(ranked[:, : max(cutoffs)], known)
     return pd.DataFrame(
         {f"{name}@{k}": values for k in cutoffs for name, values in _at_cutoff(hits[:, :k], n_relevant).items()}
     )
@@ -84,21 +80,10 @@ def coverage(ranked: NDArray[np.int64], n_items: int, cutoff: int) -> float:
         InputError: If item indices or the cut-off do not fit, an item occurs twice in a row, or one follows
             NO_ITEM.
     """
-    _check_ranked(ranked, n_items)
-    _check_cutoffs([cutoff], ranked.shape[1])
+    check_ranked(ranked, n_items)
+    check_cutoffs([cutoff], ranked.shape[1])
     shown = np.unique(ranked[:, :cutoff])
     return float(np.count_nonzero(shown != NO_ITEM) / n_items)
-
-
-def _hits(ranked: NDArray[np.int64], relevant: sparse.csr_array) -> NDArray[np.bool_]:
-    """Return (U, K) True where the ranked item is relevant."""
-    users, places = np.nonzero(ranked != NO_ITEM)
-    n_items = relevant.shape[1]
-    rows, items = relevant.nonzero()
-    wanted = rows.astype(np.int64) * n_items + items
-    hits = np.zeros(ranked.shape, dtype=np.bool_)
-    hits[users, places] = np.isin(users * n_items + ranked[users, places], wanted)
-    return hits
 
 
 def _at_cutoff(hits: NDArray[np.bool_], n_relevant: NDArray[np.int32]) -> dict[str, NDArray[np.float64]]:
@@ -118,36 +103,3 @@ def _at_cutoff(hits: NDArray[np.bool_], n_relevant: NDArray[np.int32]) -> dict[s
         (hits * found / ranks).sum(axis=1) / n_findable,
     )
     return {name: value.astype(np.float64) for name, value in zip(METRICS, values, strict=True)}
-
-
-def _check_ranked(ranked: NDArray[np.int64], n_items: int) -> None:
-    if ranked.ndim != 2 or not np.issubdtype(ranked.dtype, np.integer) or 0 in ranked.shape:
-        raise InputError(
-            f"ranked is {ranked.dtype} of shape {ranked.shape}: it has to be integers of shape "
-            "(users, ranks), neither of them 0."
-        )
-    if ranked.min() < NO_ITEM or ranked.max() >= n_items:
-        raise InputError(
-            f"ranked holds items from {ranked.min()} to {ranked.max()}: with {n_items:,} items they run from "
-            f"0 to {n_items - 1}, and {NO_ITEM} fills rows that ran out."
-        )
-    resumed = np.flatnonzero(((ranked[:, :-1] == NO_ITEM) & (ranked[:, 1:] != NO_ITEM)).any(axis=1))
-    if resumed.size:
-        raise InputError(
-            f"{resumed.size:,} rows of ranked hold an item after NO_ITEM (first: row {resumed[0]}): move the "
-            "items to the front."
-        )
-    ordered = np.sort(ranked, axis=1)
-    twice = np.flatnonzero(((ordered[:, :-1] == ordered[:, 1:]) & (ordered[:, 1:] != NO_ITEM)).any(axis=1))
-    if twice.size:
-        raise InputError(
-            f"{twice.size:,} rows of ranked hold an item twice (first: row {twice[0]}), which would count it twice."
-        )
-
-
-def _check_cutoffs(cutoffs: Sequence[int], n_ranks: int) -> None:
-    if not cutoffs or len(set(cutoffs)) != len(cutoffs) or min(cutoffs) < 1 or max(cutoffs) > n_ranks:
-        raise InputError(
-            f"The cut-offs are {list(cutoffs)}: they have to be different ranks from 1 to {n_ranks}, the "
-            "length of the ranked lists. Rank longer lists, filled up with NO_ITEM if the items run out."
-        )

@@ -8,7 +8,7 @@ from small_site import N_USERS, Run, Shelf, files_below
 
 from ranker import Engine, load
 from ranker.data import read_interactions
-from ranker.evaluation import leave_one_out
+from ranker.evaluation import leave_one_out, read_per_user
 from ranker.evaluation.evaluate import evaluate
 
 
@@ -42,10 +42,12 @@ def test_evaluate_writes_every_users_metrics(
 ) -> None:
     out = tmp_path / "per_user.parquet"
     assert ranker("evaluate", model, test_file, "--out", out).code == 0
-    written = pd.read_parquet(out)
-    for system, expected in evaluate(engine, pd.read_csv(test_file)).per_user.items():
-        found = written[written["system"] == system].drop(columns="system").reset_index(drop=True)
-        pd.testing.assert_frame_equal(found, expected)
+    written = read_per_user(out)
+    assert (written.split, written.cutoffs) == ("the events of test.csv", (5, 10, 20))
+    expected = evaluate(engine, pd.read_csv(test_file)).per_user
+    assert list(written.per_user) == list(expected)
+    for system, table in expected.items():
+        pd.testing.assert_frame_equal(written.per_user[system], table, check_like=True)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_evaluate_writes_every_users_metrics(
         (["--cutoffs", "5,ten"], ["5,10,20"]),
         (["--cutoffs", "5,20"], ["10"]),
         (["--cutoffs", "10,10"], ["[10, 10]"]),
-        (["--out", "per_user.json"], [".parquet"]),
+        (["--out", "per_user.csv"], [".parquet"]),
     ],
 )
 def test_evaluate_refuses_in_one_line(
@@ -74,7 +76,7 @@ def test_backtest_fits_on_the_earlier_events_and_measures_on_the_later(
 ) -> None:
     done = ranker(
         "backtest", shelf.interactions, shelf.items, "--config", shelf.config, "--fast",
-        "--split", "leave-one-out", "--out", tmp_path / "per_user.csv", "--json",
+        "--split", "leave-one-out", "--out", tmp_path / "per_user.parquet", "--json",
     )  # fmt: skip
     assert done.code == 0
     log, _ = read_interactions(shelf.interactions)
@@ -82,8 +84,9 @@ def test_backtest_fits_on_the_earlier_events_and_measures_on_the_later(
     assert f"Fitting on {len(parts.train)} events, measuring on {len(parts.test)} later ones." in done.err
     assert done.json["engine"]["users"] == parts.test["user_id"].nunique()
     assert "effect_of_the_cross_encoder" not in done.json["engine"]  # there is none
-    written = pd.read_csv(tmp_path / "per_user.csv")
-    engine_rows = written[written["system"] == "engine"]
+    written = read_per_user(tmp_path / "per_user.parquet")
+    assert written.split == f"leave-one-out, holdout 1, of {shelf.interactions.name}"
+    engine_rows = written.per_user["engine"]
     assert engine_rows["ndcg@10"].mean() == pytest.approx(done.json["engine"]["ndcg@10"]["mean"])
 
 

@@ -64,6 +64,9 @@ def test_the_difference_is_paired_by_user(honest):
     difference = found.difference()
     assert difference.difference == pytest.approx(change.mean())
     assert found.interval(ENGINE).mean == pytest.approx(found.per_user[ENGINE]["ndcg@10"].mean())
+    table = found.comparisons().set_index("system")
+    assert list(table.index) == [name for name in found.per_user if name != CANDIDATES]
+    assert table.loc[ENGINE, "difference"] == difference.difference
 
 
 def test_users_who_cannot_be_judged_are_left_out_and_counted(honest):
