@@ -12,8 +12,9 @@ from transformers import BertConfig, BertModel
 from encoders import DEFAULT_CHECKPOINT, StateEncoder, TextEncoder
 from encoders.checkpoint import load_tokenizer, resolve_checkpoint, save_checkpoint
 from ranker.config import EngineConfig
-from ranker.fitting import collaborative_factors, fit_sources, held_out_lists, serving_encoder
+from ranker.fitting import collaborative_factors, held_out_lists, serving_encoder
 from ranker.lists import LabelledLists
+from ranker.sources import fit_sources
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever
 from retrieval.interactions import Interactions

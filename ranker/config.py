@@ -21,11 +21,12 @@ from retrieval.ease import EaseConfig
 from retrieval.fusion import FusionConfig
 from retrieval.neighbours import NeighbourConfig
 from retrieval.popularity import PopularityConfig
+from retrieval.sequence import SequenceConfig
 from retrieval.text import TextConfig
 from retrieval.training import LoopConfig
 from retrieval.transitions import TransitionConfig
 
-SourceName = Literal["als", "ease", "neighbours", "transitions", "text", "popularity"]
+SourceName = Literal["als", "ease", "neighbours", "transitions", "sequence", "text", "popularity"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -182,6 +183,7 @@ class EngineConfig:
         ease: Settings of the EASE source.
         neighbours: Settings of the neighbours source.
         transitions: Settings of the transitions source.
+        sequence: Settings of the sequence source.
         text: Settings of the text source.
         popularity: Settings of the popularity source.
         fusion: How candidates are fused.
@@ -198,6 +200,7 @@ class EngineConfig:
     ease: EaseConfig = EaseConfig()
     neighbours: NeighbourConfig = NeighbourConfig()
     transitions: TransitionConfig = TransitionConfig()
+    sequence: SequenceConfig = SequenceConfig()
     text: TextConfig = TextConfig()
     popularity: PopularityConfig = PopularityConfig()
     fusion: FusionConfig = FusionConfig()

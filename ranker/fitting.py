@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from encoders import OnnxTextEncoder, StateEncoder, TextEncoder, export_text_encoder
 from encoders.errors import ConfigError
 from encoders.gate import RetrievalGate
-from ranker.config import EngineConfig, SourceName
+from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import checked_events
 from ranker.labels import labelled_events
@@ -20,6 +19,7 @@ from ranker.lists import NOBODY, LabelledLists, Lessons, held_out_events, held_o
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
 from ranker.reranker import NO_GAIN, CrossEncoderReranker, KeepOrder, Reranker
+from ranker.sources import fit_sources
 from ranker.split.fitting import check_split, fit_split, lower_layers
 from ranker.split.inputs import collaborative
 from ranker.split.queries import known_item_lists
@@ -28,16 +28,11 @@ from ranker.tasks import retrieval_task
 from ranker.temporary import remove_with, temporary_folder
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
-from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
-from retrieval.ease import EaseRetriever, check_size
+from retrieval.ease import check_size
 from retrieval.fusion import FusedRetriever, learn_weights, standardised
 from retrieval.histories import Histories
 from retrieval.interactions import Interactions
-from retrieval.neighbours import NeighbourRetriever
-from retrieval.popularity import PopularityRetriever
-from retrieval.text import TextRetriever
-from retrieval.transitions import TransitionRetriever
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +119,7 @@ def fit(
                         "its order %s.", kind, gain.mean, gain.error, "is served" if gain.serves else "is not served",
                     )  # fmt: skip
     logger.info("Fitting the sources on all %d events.", len(log.histories.items))
-    retriever = FusedRetriever(fit_sources(log.histories, vectors, config), weights, config.fusion)
+    retriever = FusedRetriever(fit_sources(log.histories, vectors, config, progress), weights, config.fusion)
     return Engine(
         catalogue=catalogue,
         users=UserHistories(log),
@@ -200,20 +195,6 @@ def serving_encoder(
         encoder = OnnxTextEncoder.load(folder)
         remove_with(encoder, folder)
     return encoder
-
-
-def fit_sources(histories: Histories, vectors: NDArray[np.float32], config: EngineConfig) -> dict[str, Source]:
-    """The sources of ``config.sources``, trained on these histories and on the items' vectors (I, dim)."""
-    n_items = len(vectors)
-    build: dict[SourceName, Callable[[], Source]] = {
-        "als": lambda: AlsRetriever.fit(histories, n_items, config.als, config.seed),
-        "ease": lambda: EaseRetriever.fit(histories, n_items, config.ease),
-        "neighbours": lambda: NeighbourRetriever.fit(histories, n_items, config.neighbours),
-        "transitions": lambda: TransitionRetriever.fit(histories, n_items, config.transitions),
-        "text": lambda: TextRetriever.fit(vectors, config.text, config.seed),
-        "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity),
-    }
-    return {name: build[name]() for name in config.sources}
 
 
 def _given_weights(config: EngineConfig) -> dict[str, float] | None:

@@ -9,9 +9,7 @@ reranker/    gain.json and the cross-encoder's own files; missing where the engi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -25,29 +23,16 @@ from ranker.engine import Engine
 from ranker.log import FeedbackLog
 from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
+from ranker.sources import SOURCES
 from ranker.split.reranker import SplitReranker
 from ranker.users import UserHistories
-from retrieval.als import AlsRetriever
 from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
-from retrieval.ease import EaseRetriever
 from retrieval.fusion import FusedRetriever
-from retrieval.neighbours import NeighbourRetriever
-from retrieval.popularity import PopularityRetriever
 from retrieval.storage import load_settings, save_settings
-from retrieval.text import TextRetriever
 from retrieval.training import TrainingReport
-from retrieval.transitions import TransitionRetriever
 
 LOG = "feedback.sqlite"
-SOURCES: Mapping[str, Any] = {
-    "als": AlsRetriever,
-    "ease": EaseRetriever,
-    "neighbours": NeighbourRetriever,
-    "transitions": TransitionRetriever,
-    "text": TextRetriever,
-    "popularity": PopularityRetriever,
-}
 
 
 def save_engine(engine: Engine, root: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class SequenceRetriever:
     def fit(
         cls,
         histories: Histories,
-        features: NDArray[np.float32],
+        features: Sequence[NDArray[np.float32]],
         config: SequenceConfig,
         seed: int,
         progress: bool = False,
@@ -61,7 +62,7 @@ class SequenceRetriever:
 
         Args:
             histories: Every user's.
-            features: (I, F) what is known of each item beside its interactions' order: text vectors, factors.
+            features: (I, F) each, what is known of every item beside the order of its events: text vectors, factors.
             config: Settings.
             seed: Of everything random.
             progress: Show a bar.
@@ -73,10 +74,10 @@ class SequenceRetriever:
         """
         if config.dim % config.heads:
             raise ConfigError(f"sequence: {config.heads} heads do not divide a dim of {config.dim}; take a divisor.")
-        taken = np.bincount(histories.liked().items, minlength=len(features)) > 0
+        taken = np.bincount(histories.liked().items, minlength=len(features[0])) > 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = SequenceModel(np.ascontiguousarray(features, np.float32), taken, config, seed)
+            model = SequenceModel(features, taken, config, seed)
         report = fit_sequence(model, histories, config, seed, progress)
         logger.info("Sequence: %d windows, best at step %d of %d.", report.examples, report.best_step, report.steps)
         table, bias = model.representations()

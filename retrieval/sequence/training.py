@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ class SequenceModel(nn.Module):
     """What is trained: representations of the items, and the transformer that reads events made of them.
 
     Args:
-        features: (I, F) what is known of each item.
+        features: (I, F) each, what is known of every item.
         taken: (I,) whether anybody took it. Items that nobody did are never negatives, or the model would learn that
             they are never taken: they are what their features say, and as likely as the mean of all others.
         config: Settings.
@@ -64,11 +65,11 @@ class SequenceModel(nn.Module):
     """
 
     def __init__(
-        self, features: NDArray[np.float32], taken: NDArray[np.bool_], config: SequenceConfig, seed: int
+        self, features: Sequence[NDArray[np.float32]], taken: NDArray[np.bool_], config: SequenceConfig, seed: int
     ) -> None:
         super().__init__()
-        self.items = ItemTable(torch.from_numpy(features), config.dim, config.id_dropout)
-        self.bias = nn.Parameter(torch.zeros(len(features)))
+        self.items = ItemTable([torch.from_numpy(part) for part in features], config.dim, config.id_dropout)
+        self.bias = nn.Parameter(torch.zeros(len(taken)))
         self._taken = torch.from_numpy(taken)
         self.items.own.data[~self._taken] = 0
         self.reader = EventReader(config)

@@ -10,7 +10,7 @@ import tiny_engine
 import ranker
 from encoders.errors import ArtifactError, ConfigError
 from ranker.config import RerankConfig, SourceName
-from ranker.persistence import SOURCES
+from ranker.sources import SOURCES
 from retrieval.ease import EaseConfig
 from retrieval.neighbours import NeighbourConfig
 from retrieval.transitions import TransitionConfig

@@ -1,0 +1,64 @@
+"""The sources of candidates by name: how each is fitted, and what loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.config import EngineConfig, SourceName
+from retrieval.als import AlsRetriever
+from retrieval.candidates import Source
+from retrieval.ease import EaseRetriever
+from retrieval.histories import Histories
+from retrieval.neighbours import NeighbourRetriever
+from retrieval.popularity import PopularityRetriever
+from retrieval.sequence import SequenceRetriever
+from retrieval.text import TextRetriever
+from retrieval.transitions import TransitionRetriever
+
+SOURCES: Mapping[SourceName, Any] = {
+    "als": AlsRetriever,
+    "ease": EaseRetriever,
+    "neighbours": NeighbourRetriever,
+    "transitions": TransitionRetriever,
+    "sequence": SequenceRetriever,
+    "text": TextRetriever,
+    "popularity": PopularityRetriever,
+}
+
+
+def fit_sources(
+    histories: Histories, vectors: NDArray[np.float32], config: EngineConfig, progress: bool = False
+) -> dict[str, Source]:
+    """The sources of ``config.sources``.
+
+    Args:
+        histories: Every user's; nothing else of them is seen.
+        vectors: (I, dim) the items' text vectors.
+        config: All settings.
+        progress: Show bars.
+    """
+    n_items = len(vectors)
+
+    @cache  # the sequence source represents items by its factors, too
+    def als() -> AlsRetriever:
+        return AlsRetriever.fit(histories, n_items, config.als, config.seed)
+
+    def sequence() -> SequenceRetriever:
+        features = (vectors, als().item_factors)
+        return SequenceRetriever.fit(histories, features, config.sequence, config.seed, progress)
+
+    build: dict[SourceName, Callable[[], Source]] = {
+        "als": als,
+        "ease": lambda: EaseRetriever.fit(histories, n_items, config.ease),
+        "neighbours": lambda: NeighbourRetriever.fit(histories, n_items, config.neighbours),
+        "transitions": lambda: TransitionRetriever.fit(histories, n_items, config.transitions),
+        "sequence": sequence,
+        "text": lambda: TextRetriever.fit(vectors, config.text, config.seed),
+        "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity),
+    }
+    return {name: build[name]() for name in config.sources}
