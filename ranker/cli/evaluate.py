@@ -67,17 +67,22 @@ def backtest(
     interactions: InteractionsFile,
     items: ItemsFile,
     split: Annotated[
-        Literal["leave-one-out", "global-temporal"],
+        Literal["leave-one-out", "global-temporal", "prequential"],
         typer.Option(
-            help="Hold out each user's newest events, or everything after one instant.", rich_help_panel=SPLIT
+            help="Hold out each user's newest events, or everything after one instant; prequential: predict each of "
+            "the latter from all before it, then reveal it.",
+            rich_help_panel=SPLIT,
         ),
     ] = "global-temporal",
     holdout: Annotated[
         int, typer.Option(min=1, help="leave-one-out: newest events of each user.", rich_help_panel=SPLIT)
     ] = 1,
     test_fraction: Annotated[
-        float, typer.Option(help="global-temporal: share of the events.", rich_help_panel=SPLIT)
+        float, typer.Option(help="global-temporal, prequential: share of the events.", rich_help_panel=SPLIT)
     ] = 0.1,
+    least_weight: Annotated[
+        float, typer.Option(help="Events of less are not to be found, though they are known.", rich_help_panel=SPLIT)
+    ] = 0,
     config: ConfigFile = None,
     seed: Seed = None,
     fast: Fast = False,
@@ -94,7 +99,7 @@ def backtest(
         ranker backtest log.csv films.csv --split leave-one-out
     """
     import ranker
-    from ranker.evaluation import global_temporal, leave_one_out
+    from ranker.evaluation import global_temporal, leave_one_out, replay
     from ranker.evaluation.evaluate import evaluate as measure
 
     output: Output = ctx.obj
@@ -108,7 +113,12 @@ def backtest(
         parts, described = global_temporal(log, test_fraction), f"{split}, test fraction {test_fraction:g}"
     output.note(f"Fitting on {len(parts.train):,} events, measuring on {len(parts.test):,} later ones.")
     engine = ranker.fit(parts.train, catalogue, settings, progress=output.shows_progress)
-    found = measure(engine, parts.test, cutoffs=taken_at, seed=settings.seed)
+    wanted = (parts.test["weight"] >= least_weight).to_numpy()
+    described += f", of weight {least_weight:g} or more" if least_weight else ""
+    if split == "prequential":
+        found = replay(engine, parts.test, relevant=wanted, cutoffs=taken_at, seed=settings.seed)
+    else:
+        found = measure(engine, parts.test[wanted], cutoffs=taken_at, seed=settings.seed)
     _show(output, engine, found, f"{described}, of {interactions.name}", taken_at, out)
     engine.log.close()
 

@@ -7,6 +7,7 @@ from ranker.evaluation.metrics import coverage, per_user_metrics
 from ranker.evaluation.multiple_comparisons import compare_results, compare_systems, holm, sign_flip_test
 from ranker.evaluation.off_policy import OffPolicyEstimate, doubly_robust, ips, snips
 from ranker.evaluation.probabilities import auc, brier_score, expected_calibration_error, log_loss
+from ranker.evaluation.replay import replay
 from ranker.evaluation.results import PerUserResults, read_per_user, write_per_user
 from ranker.evaluation.slices import history_groups, popularity_groups, slice_means
 from ranker.evaluation.splits import Split, global_temporal, leave_one_out
@@ -41,6 +42,7 @@ __all__ = [
     "popularity_groups",
     "popularity_lift",
     "read_per_user",
+    "replay",
     "serendipity",
     "sign_flip_test",
     "slice_means",

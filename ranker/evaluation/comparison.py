@@ -65,22 +65,28 @@ class PairedDifference:
 
 
 def bootstrap_mean(
-    values: NDArray[np.float64], *, seed: int | np.random.Generator, confidence: float = 0.95
+    values: NDArray[np.float64],
+    *,
+    seed: int | np.random.Generator,
+    confidence: float = 0.95,
+    users: NDArray[np.int64] | None = None,
 ) -> MeanInterval:
-    """Return the mean of one metric over users with its confidence interval.
+    """Return the mean of one metric with its confidence interval over users.
 
     Args:
-        values: (U,) the metric of every user, finite.
+        values: (V,) the metric of every user, or of every list, finite.
         seed: Of the resampling; the same seed gives the same interval.
         confidence: Of the interval, in (0, 1).
+        users: (V,) whose each value is, where users have several: the mean is over values, and users are resampled
+            with all of theirs, since one user's lists are not independent. None: one value for each user.
 
     Raises:
         InputError: If there are fewer than two users, values are not finite, or `confidence` is out of range.
     """
     check_values("values", values)
     check_confidence(confidence)
-    low, high = _interval_of_mean(values, seed, confidence)
-    return MeanInterval(float(values.mean()), low, high, confidence, len(values))
+    low, high = _interval_of_mean(values, users, seed, confidence)
+    return MeanInterval(float(values.mean()), low, high, confidence, _count(values, users))
 
 
 def paired_bootstrap(
@@ -89,14 +95,16 @@ def paired_bootstrap(
     *,
     seed: int | np.random.Generator,
     confidence: float = 0.95,
+    users: NDArray[np.int64] | None = None,
 ) -> PairedDifference:
     """Compare one metric of two systems over the same users.
 
     Args:
-        before: (U,) the metric of every user under the first system, finite.
-        after: (U,) the same under the second, users in the same order.
+        before: (V,) the metric of every user, or of every list, under the first system, finite.
+        after: (V,) the same under the second, in the same order.
         seed: Of the resampling; the same seed gives the same interval.
         confidence: Of the interval, in (0, 1).
+        users: (V,) whose each value is, where users have several, see `bootstrap_mean`.
 
     Returns:
         The means and the difference with its interval, which is one point if every user's difference is the
@@ -114,25 +122,38 @@ def paired_bootstrap(
             f"before has {len(before):,} users and after {len(after):,}: a paired comparison needs the same "
             "users in the same order."
         )
-    low, high = _interval_of_mean(after - before, seed, confidence)
+    low, high = _interval_of_mean(after - before, users, seed, confidence)
     mean_before, mean_after = float(before.mean()), float(after.mean())
     difference = float((after - before).mean())
     relative = difference / mean_before if mean_before else float("nan")
-    return PairedDifference(mean_before, mean_after, difference, low, high, relative, confidence, len(before))
+    return PairedDifference(mean_before, mean_after, difference, low, high, relative, confidence, _count(before, users))
+
+
+def _count(values: NDArray[np.float64], users: NDArray[np.int64] | None) -> int:
+    return len(values) if users is None else len(np.unique(users))
 
 
 def _interval_of_mean(
-    values: NDArray[np.float64], seed: int | np.random.Generator, confidence: float
+    values: NDArray[np.float64],
+    users: NDArray[np.int64] | None,
+    seed: int | np.random.Generator,
+    confidence: float,
 ) -> tuple[float, float]:
     if np.ptp(values) == 0:  # every resample is the same, which scipy answers with NaN and a warning
         return float(values[0]), float(values[0])
+    # A user weighs as much as the values they have, so a mean over values is a ratio of two means over users.
+    of_user = np.arange(len(values)) if users is None else np.unique(users, return_inverse=True)[1]
+    counts = np.bincount(of_user).astype(np.float64)
+    if len(counts) < 2:
+        raise InputError(f"All {len(values):,} values are one user's: an interval over users needs two or more.")
     # The percentile interval, since the corrections of BCa take time quadratic in the users.
     found = stats.bootstrap(
-        (values,),
-        np.mean,
+        (np.bincount(of_user, values), counts),
+        lambda sums, counts, axis: sums.sum(axis=axis) / counts.sum(axis=axis),
         n_resamples=N_RESAMPLES,
-        batch=max(1, VALUES_PER_BATCH // len(values)),
+        batch=max(1, VALUES_PER_BATCH // len(counts)),
         vectorized=True,
+        paired=True,
         confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(seed),

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from small_site import N_USERS, Run, Shelf, files_below
 
-from ranker import Engine, load
-from ranker.data import read_interactions
-from ranker.evaluation import leave_one_out, read_per_user
+from ranker import Engine, EngineConfig, fit, load
+from ranker.data import read_interactions, read_items
+from ranker.evaluation import global_temporal, leave_one_out, read_per_user, replay
 from ranker.evaluation.evaluate import evaluate
 
 
@@ -88,6 +88,25 @@ def test_backtest_fits_on_the_earlier_events_and_measures_on_the_later(
     assert written.split == f"leave-one-out, holdout 1, of {shelf.interactions.name}"
     engine_rows = written.per_user["engine"]
     assert engine_rows["ndcg@10"].mean() == pytest.approx(done.json["engine"]["ndcg@10"]["mean"])
+
+
+def test_backtest_replays_events_and_judges_those_of_some_weight(shelf: Shelf, ranker: Run, tmp_path: Path) -> None:
+    out = tmp_path / "replayed.parquet"
+    told = ranker(
+        "backtest", shelf.interactions, shelf.items, "--config", shelf.config, "--fast", "--split", "prequential",
+        "--test-fraction", 0.3, "--least-weight", 2, "--json", "--out", out,
+    ).json  # fmt: skip
+    log, _ = read_interactions(shelf.interactions)
+    tree = EngineConfig.from_yaml(shelf.config).to_dict()
+    settings = EngineConfig.from_dict({**tree, "rerank": {**tree["rerank"], "enabled": False}})
+    parts = global_temporal(log, 0.3)
+    engine = fit(parts.train, read_items(shelf.items)[0], settings, progress=False)
+    expected = replay(engine, parts.test, relevant=parts.test["weight"] >= 2, seed=settings.seed)
+    engine.log.close()
+    assert told["engine"]["users"] == len(expected.per_user["engine"])
+    summary = pd.DataFrame(told["summary"]).set_index("metric").T
+    pd.testing.assert_frame_equal(summary, expected.summary, check_names=False)
+    assert read_per_user(out).split.startswith("prequential, test fraction 0.3, of weight 2 or more")
 
 
 def test_backtest_cuts_at_one_instant_unless_told_otherwise(shelf: Shelf, ranker: Run) -> None:

@@ -75,3 +75,21 @@ def test_what_cannot_be_compared_is_refused_with_a_reason() -> None:
         bootstrap_mean(values, seed=0, confidence=95)
     with pytest.raises(InputError, match="two users or more"):
         bootstrap_mean(values[:1], seed=0)
+
+
+def test_values_of_one_user_are_resampled_together() -> None:
+    rng = np.random.default_rng(3)
+    means, counts = rng.random(40), rng.integers(1, 9, 40)
+    users, values = np.repeat(np.arange(40), counts), np.repeat(means, counts)
+    found = bootstrap_mean(values, seed=0, users=rng.permutation(40)[users])
+    assert found.n_users == 40
+    assert found.mean == pytest.approx(values.mean())
+    drawn = [np.concatenate([values[users == user] for user in rng.integers(0, 40, 40)]).mean() for _ in range(2000)]
+    assert [found.low, found.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.015)
+    independent = bootstrap_mean(values, seed=0)
+    assert found.high - found.low > 1.5 * (independent.high - independent.low)
+    paired = paired_bootstrap(values, values + np.repeat(rng.normal(0.1, 0.05, 40), counts), seed=0, users=users)
+    assert paired.low > 0
+    assert paired.n_users == 40
+    with pytest.raises(InputError, match="one user's"):
+        bootstrap_mean(values, seed=0, users=np.zeros(len(values), np.int64))
