@@ -1,7 +1,6 @@
 """Quality of pair cross-encoders beside the dial's engines, and of a split one that was taught by a pair one."""
 
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from ranker.split.fitting import fit_split
 CHECKPOINT = "pair-cross-encoder"  # in the folder of a dial
 TAUGHT = "split 1, taught by pairs"
 JUDGED = (FP32_PAIR, INT8_PAIR, INT8_PEER)  # in torch, the logits are those of float32
-BLEND_LISTS = 200  # validation lists from which the blend with the fused scores is learned
+BLEND_LISTS = 100  # validation lists from which the blend with the fused scores is learned
 STOPPING_LISTS = 50  # of them, scored for early stopping
 SAMPLE = 64  # training lists whose first pairs calibrate the int8 exports
 
@@ -49,8 +48,8 @@ same number of epochs: each list is one pair with label 1 and as many with label
 It reads the titles of a user's newest events, as many as the dial's engines read, and the candidate's text. It serves
 as `ranker.fit` makes it serve: in a blend with the fused scores, whose two weights are learned on {blend} validation
 lists. *{fp32}* stands for torch, too, whose logits are the same; *{int8}* is the recipe of our export, *{peer}*
-the dynamic quantization that sentence-transformers calls. Each is judged on the newest list of every test user, as are
-the dial's engines here. Intervals: 95 %, bootstrap over users, paired for differences, which are shares of the mean
+the dynamic quantization that sentence-transformers calls. Each is judged on the newest list of {users} test users, as
+are the dial's engines here. Intervals: 95 %, bootstrap over users, paired for differences, which are shares of the mean
 that is compared with: the dial's engine with the most joint layers, and the fused order.
 
 *{taught}* is the dial's *split 1* trained once more, with this cross-encoder as the teacher of up to {teacher_lists} of
@@ -61,7 +60,11 @@ its lists. It is judged as the dial's engines are there, on all lists of the tes
 def main(
     dial: Annotated[Path, typer.Option(help="The folder that python -m bench dial wrote.")] = Path("runs/dial"),
     folder: Annotated[Path, typer.Option(help="Where the data set is kept.")] = Path("data"),
+    users: Annotated[int, typer.Option(min=2, help="Test users whose newest list is judged, at most.")] = 300,
     teacher_lists: Annotated[int, typer.Option(min=1, help="Lists that it teaches the split one, at most.")] = 1000,
+    trained: Annotated[
+        bool, typer.Option("--trained", help="Take the one that an earlier run has fine-tuned.")
+    ] = False,
 ) -> None:
     """Fine-tune a pair cross-encoder on a dial's lists, judge it beside the dial's engines, and let it teach one."""
     show_progress()
@@ -74,7 +77,8 @@ def main(
     train, validation = site.learn.split_by_user(
         site.config.rerank.split.training.validation_fraction, np.random.default_rng(site.config.seed)
     )
-    seconds = fitted(site, texts, train, validation, dial / CHECKPOINT)
+    if not trained:
+        fine_tuned(site, texts, train, validation, dial / CHECKPOINT)
     with TemporaryDirectory() as exports:
         sample = [
             pair
@@ -82,21 +86,23 @@ def main(
             for pair in texts.pairs(context, items[:1])
         ][:SAMPLE]
         scorers = pair_scorers(str(dial / CHECKPOINT), sample, Path(exports), machine()["kernels"])
-        newest = site.test.take(np.flatnonzero(np.append(np.diff(site.test.users) != 0, True)))
-        ndcg, blend = judged({name: scorers[name] for name in JUDGED}, texts, validation, newest)
+        newest = np.flatnonzero(np.append(np.diff(site.test.users) != 0, True))
+        lists = site.test.take(np.sort(np.random.default_rng(0).permutation(newest)[:users]))
+        ndcg, blend = judged({name: scorers[name] for name in JUDGED}, texts, validation, lists)
     ndcg |= {
-        name: judging.user_ndcg(judging.reranked(engine.reranker, newest), newest)
+        name: judging.user_ndcg(judging.reranked(engine.reranker, lists), lists)
         for name, engine in known.engines.items()
     }
-    ndcg[judging.FUSED] = judging.user_ndcg(newest.candidates.scores, newest)
+    ndcg[judging.FUSED] = judging.user_ndcg(lists.candidates.scores, lists)
     full = max(known.engines, key=lambda name: known.quality[name]["joint_layers"])
     named = [{"variant": name, "joint_layers": known.quality.get(name, {}).get("joint_layers", "all")} for name in ndcg]
-    users = pd.read_parquet(dial / "ndcg.parquet")
-    before = {name: users[name].to_numpy() for name in (judging.FUSED, known.one)}
+    of_users = pd.read_parquet(dial / "ndcg.parquet")
+    before = {name: of_users[name].to_numpy() for name in (judging.FUSED, known.one)}
     taught = {TAUGHT: taught_ndcg(site, dial / CHECKPOINT, teacher_lists)}
     about = {
         "protocol": PROTOCOL.format(
             blend=BLEND_LISTS,
+            users=len(lists),
             fp32=FP32_PAIR,
             int8=INT8_PAIR,
             peer=INT8_PEER,
@@ -104,7 +110,7 @@ def main(
             teacher_lists=teacher_lists,
         ),
         "machine": machine(),
-        "settings": {**known.about, "judged_lists": len(newest), "training_s": seconds, "blend": str(blend)},
+        "settings": {**known.about, "judged_lists": len(lists), "blend": str(blend)},
     }
     rows = judging.quality([row for row in named if row["variant"] != judging.FUSED], ndcg, full)
     again = judging.quality([{"variant": known.one}, {"variant": TAUGHT}], before | taught, known.one)
@@ -130,8 +136,8 @@ def remade(known: Dial, dial: Path, folder: Path) -> Site:
     return site
 
 
-def fitted(site: Site, texts: PairTexts, train: LabelledLists, validation: LabelledLists, target: Path) -> float:
-    """Fine-tune and keep a pair cross-encoder; the seconds that it took."""
+def fine_tuned(site: Site, texts: PairTexts, train: LabelledLists, validation: LabelledLists, target: Path) -> None:
+    """Fine-tune a pair cross-encoder and keep it."""
     split = site.config.rerank.split
     config = TrainingConfig(
         negatives=split.training.negatives,
@@ -143,13 +149,10 @@ def fitted(site: Site, texts: PairTexts, train: LabelledLists, validation: Label
     cross_encoder = PairCrossEncoder.load(site.config.checkpoint, reading, site.config.seed)
     nothing = train.take(NOBODY)
     told = LabelledEvents(nothing.users, nothing.requests, nothing.chosen, np.zeros(0, np.float32))
-    clock = time.perf_counter()
     fine_tune(cross_encoder, texts, train, told, validation, config, site.config.seed)
-    seconds = time.perf_counter() - clock
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     cross_encoder.save(target)
-    return seconds
 
 
 def judged(
