@@ -1,6 +1,7 @@
 # make demo   set up, then the main job on real data: fit, export, recommend, feedback, quality
 # make test   set up, then every test, fast ones first
 # make check  set up, then lint, format and types
+# make peers  set up other libraries' recommenders, in .venv-peers, for the benchmarks that compare with them
 # Each sets up .venv where it is missing or out of date, and nothing is done twice.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ EXTRAS := minilm,bench,test,lint
 
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check clean
+.PHONY: demo test check peers clean
 
 demo: $(READY)
 	$(BIN)/python -m bench demo
@@ -24,6 +25,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+peers: .venv-peers/ready
+
+.venv-peers/ready: constraints-peers.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --constraint constraints-peers.txt "rectools[torch]" lenskit pyarrow
+	@touch $@
+
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -32,4 +40,4 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info runs
+	rm -rf .venv .venv-peers build *.egg-info runs
