@@ -80,8 +80,11 @@ class Histories:
 
     def before(self, events: NDArray[np.int64]) -> Histories:
         """One row for each of these events (positions in ``items``): what its user had done before it."""
-        starts = self.indptr[self.rows[events]]
-        return self._slices(starts, events - starts)
+        return self.up_to(self.rows[events], events)
+
+    def up_to(self, rows: NDArray[np.int64], ends: NDArray[np.int64]) -> Histories:
+        """These rows, each up to a position in ``items``, exclusive."""
+        return self._slices(self.indptr[rows], ends - self.indptr[rows])
 
     def until(self, rows: NDArray[np.int64], times: NDArray[np.int64]) -> Histories:
         """One row for each of these moments (a row and a time): what that user had done before it."""

@@ -2,12 +2,11 @@
 
 from ranker.evaluation.beyond_accuracy import diversity, miscalibration, novelty, popularity_lift, serendipity
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
-from ranker.evaluation.evaluate import Evaluation, evaluate
+from ranker.evaluation.evaluate import Evaluation, evaluate, replay
 from ranker.evaluation.metrics import coverage, per_user_metrics
 from ranker.evaluation.multiple_comparisons import compare_results, compare_systems, holm, sign_flip_test
 from ranker.evaluation.off_policy import OffPolicyEstimate, doubly_robust, ips, snips
 from ranker.evaluation.probabilities import auc, brier_score, expected_calibration_error, log_loss
-from ranker.evaluation.replay import replay
 from ranker.evaluation.results import PerUserResults, read_per_user, write_per_user
 from ranker.evaluation.slices import history_groups, popularity_groups, slice_means
 from ranker.evaluation.splits import Split, global_temporal, leave_one_out

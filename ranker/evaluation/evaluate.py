@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from encoders.errors import InputError
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.metrics import coverage, per_user_metrics
 from ranker.evaluation.multiple_comparisons import compare_systems
+from ranker.evaluation.questions import Questions, asked_before_each, asked_once
 from ranker.reranker import CrossEncoderReranker
-from retrieval.candidates import Requests, Retriever
-from retrieval.histories import Histories
-from retrieval.ids import UNKNOWN, IdMap
+from retrieval.candidates import Retriever
 
 if TYPE_CHECKING:
     from ranker.engine import Engine
@@ -120,27 +118,57 @@ def evaluate(
     Raises:
         InputError: A column is missing, 10 is no cut-off, or no user can be judged.
     """
-    check_test(test, ("user_id", "item_id"), cutoffs)
-    users, histories, relevant = _judged(engine, test)
-    ranked = ranked_by_every_part(engine, [histories], max(cutoffs), others)
-    return judgement(ranked, relevant, users, test["user_id"].nunique() - len(users), cutoffs, seed)
+    _check_ten(cutoffs)
+    asked = asked_once(engine, test)
+    return judgement(ranked_by_every_part(engine, asked, max(cutoffs), others), asked, cutoffs, seed)
+
+
+def replay(
+    engine: Engine,
+    test: pd.DataFrame,
+    *,
+    relevant: Sequence[bool] | NDArray[np.bool_] | None = None,
+    others: Mapping[str, Retriever] = MappingProxyType({}),
+    cutoffs: Sequence[int] = (5, 10, 20),
+    seed: int = 0,
+) -> Evaluation:
+    """Rank the whole catalogue, less what its user had seen, before each event of the test, then reveal the event.
+
+    Whatever an engine makes of a user's history when asked (fold-in, neighbours of the last click, the state of a
+    sequence) knows every earlier event of the test. What was trained stays as it was.
+
+    Args:
+        engine: Fitted on events that hold none of the test's.
+        test: ``user_id, item_id, weight, datetime``, in the order in which events of equal times are revealed.
+        relevant: Which rows of the test are judged at all, such as those with a high rating; None: all whose item is in
+            the catalogue and new to its user.
+        others: Name → retriever over the same catalogue, to be judged beside the engine's own.
+        cutoffs: Ranks at which metrics are taken; 10 must be among them.
+        seed: Of the bootstrap, which resamples users.
+
+    Raises:
+        InputError: A column is missing, 10 is no cut-off, an event is earlier than what the engine knows of its user,
+            or fewer than two users have an event that can be judged.
+    """
+    _check_ten(cutoffs)
+    asked = asked_before_each(engine, test, relevant)
+    return judgement(ranked_by_every_part(engine, asked, max(cutoffs), others), asked, cutoffs, seed)
 
 
 def ranked_by_every_part(
-    engine: Engine, histories: Iterable[Histories], k: int, others: Mapping[str, Retriever]
+    engine: Engine, asked: Questions, k: int, others: Mapping[str, Retriever] = MappingProxyType({})
 ) -> dict[str, NDArray[np.int64]]:
-    """The first ``k`` items (U, k) of the whole catalogue less what was seen, by system, see `Evaluation`.
+    """The first ``k`` items (L, k) of the whole catalogue less what was seen, by system, see `Evaluation`.
 
     Args:
         engine: Whose parts rank.
-        histories: U rows in all, in parts that are ranked one after the other.
+        asked: What for.
         k: Lists are filled up with NO_ITEM where the catalogue is smaller.
         others: Name → retriever over the same catalogue, beside the engine's own.
     """
-    everything = np.ones(len(engine.catalogue), np.bool_)
     lists: dict[str, list[NDArray[np.int64]]] = {}
     retrievers = {**engine.retriever.sources, **others}
-    for requests in (block for part in histories for _, block in Requests(part, everything).blocks()):
+    for requests in asked.requests():
         candidates = engine.retriever.retrieve(requests, max(k, engine.config.rerank.chosen.depth))
         found = {name: retriever.retrieve(requests, k) for name, retriever in retrievers.items()}
         found[CANDIDATES] = candidates.head(k)
@@ -155,62 +183,31 @@ def ranked_by_every_part(
 
 
 def judgement(
-    ranked: Mapping[str, NDArray[np.int64]],
-    relevant: sparse.csr_array,
-    users: pd.Index,
-    users_left_out: int,
-    cutoffs: Sequence[int],
-    seed: int,
+    ranked: Mapping[str, NDArray[np.int64]], asked: Questions, cutoffs: Sequence[int], seed: int
 ) -> Evaluation:
     """What lists are worth.
 
     Args:
         ranked: System → (L, k) items, best first.
-        relevant: (L, I) what was to be found.
-        users: (L,) whose each list is.
-        users_left_out: See `Evaluation`.
-        cutoffs: Ranks at which metrics are taken.
+        asked: What they answer.
+        cutoffs: Ranks at which metrics are taken; 10 must be among them.
         seed: Of the bootstrap.
+
+    Raises:
+        InputError: The cut-offs do not fit the lists, see `per_user_metrics`.
     """
     return Evaluation(
         lists={
-            name: per_user_metrics(items, relevant, cutoffs).assign(user_id=users) for name, items in ranked.items()
+            name: per_user_metrics(items, asked.relevant, cutoffs).assign(user_id=asked.users)
+            for name, items in ranked.items()
         },
-        coverage={name: coverage(items, relevant.shape[1], 10) for name, items in ranked.items()},
-        users_left_out=users_left_out,
+        coverage={name: coverage(items, asked.relevant.shape[1], 10) for name, items in ranked.items()},
+        users_left_out=asked.users_left_out,
         seed=seed,
     )
 
 
-def _judged(engine: Engine, test: pd.DataFrame) -> tuple[pd.Index, Histories, sparse.csr_array]:
-    """The users who can be judged, their histories, and what is relevant to them (users × items)."""
-    users = IdMap(pd.unique(test["user_id"]))
-    histories = engine.users.histories(list(users.ids))
-    shape = (len(users), len(engine.catalogue))
-    items = engine.catalogue.ids.positions(test["item_id"], "test: item_id")
-    known = items != UNKNOWN  # an item that is not in the catalogue cannot be found by any system
-    rows = users.positions(test["user_id"])[known]
-    relevant = sparse.csr_array((np.ones(len(rows), np.int8), (rows, items[known])), shape=shape)
-    seen = histories.matrix(np.ones(len(histories.items), np.float32), len(engine.catalogue))
-    relevant = sparse.csr_array(relevant - relevant.multiply(seen > 0)).astype(np.bool_)
-    relevant.eliminate_zeros()
-    judged = np.flatnonzero(np.diff(relevant.indptr))
-    if len(judged) < 2:
-        raise InputError(
-            f"test: {len(judged)} of {len(users)} users have an item that is in the catalogue and new to them; at "
-            "least two are needed. Was the engine fitted on the test's own events?"
-        )
-    return users.at(judged), histories.take(judged), relevant[judged]
-
-
-def check_test(test: pd.DataFrame, columns: Sequence[str], cutoffs: Sequence[int]) -> None:
-    """Raise InputError if these are not cut-offs or not a test with these columns."""
+def _check_ten(cutoffs: Sequence[int]) -> None:
+    """Raise InputError, before anything is ranked, if 10 is not among the cut-offs."""
     if 10 not in cutoffs:
         raise InputError(f"cutoffs are {tuple(cutoffs)}; the summary is taken at 10, so include it.")
-    if not isinstance(test, pd.DataFrame):
-        raise InputError(f"test: pass a DataFrame with {' and '.join(columns)}, not a {type(test).__name__}.")
-    for name in columns:
-        if name not in test.columns:
-            raise InputError(f"test: no column {name!r}; the columns are {', '.join(map(str, test.columns))}.")
-    if test.empty:
-        raise InputError("test: the table has no rows, so there is nobody to judge by.")
