@@ -204,7 +204,10 @@ def report(figures: Mapping[str, Any], dial: Path) -> None:
         facts(figures["machine"], figures["settings"]),
     ]
     for section, title in (("quality", TITLE), ("distillation", TAUGHT_TITLE)):
-        show(title, readable(figures[section]))
-        pages += [f"## {title}", markdown(readable(figures[section]))]
+        table = readable(figures[section])
+        if section == "distillation":
+            table = table.rename(columns={"against full": "against one without a teacher"})
+        show(title, table)
+        pages += [f"## {title}", markdown(table)]
     (dial / "pairs.md").write_text("\n\n".join(page.strip() for page in pages) + "\n", encoding="utf-8")
     console.print(f"Written to {dial}", highlight=False)
