@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,11 @@ def test_each_rule_catches_what_breaks_it(package: str, source: str, offence: st
 )
 def test_what_keeps_the_rules_passes(package: str, source: str) -> None:
     assert offences(package, source) == []
+
+
+def test_every_package_is_installed() -> None:
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = set(settings["options"]["packages"].split())
+    there = {".".join(path.parent.parts) for path in SOURCES if path.name == "__init__.py"}
+    assert listed == there
