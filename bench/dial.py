@@ -158,6 +158,7 @@ def save(site: Site, trained: Trained, folder: Path) -> None:
         users=UserHistories(site.log),
         encoder=trained.encoder,
         retriever=site.retriever,
+        lasting=None,
         reranker=trained.reranker,
         log=FeedbackLog(IN_MEMORY),
         config=trained.variant.settings(site.config),

@@ -113,6 +113,7 @@ def with_newest(site: Engine, reranker: SplitReranker, events: int) -> Engine:
         users=UserHistories(Interactions(log.users, log.histories.latest(events))),
         encoder=site.encoder,
         retriever=site.retriever,
+        lasting=None,
         reranker=reranker,
         log=FeedbackLog(IN_MEMORY),
         config=site.config,

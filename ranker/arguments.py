@@ -7,14 +7,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from encoders.errors import InputError
 from retrieval.catalogue import Catalogue
 from retrieval.histories import Histories
-from retrieval.ids import Ids
+from retrieval.ids import UNKNOWN, Ids
 from retrieval.interactions import Interactions
 
 OnUnknown = Literal["popular", "raise"]
+Horizon = Literal["next", "lasting"]
 
 
 def check_k(k: int, most: int, n_items: int) -> None:
@@ -23,10 +25,30 @@ def check_k(k: int, most: int, n_items: int) -> None:
         raise InputError(f"k = {k!r}, but it must be an integer from 1 to {most}: the catalogue has {n_items} items.")
 
 
-def check_on_unknown(on_unknown: OnUnknown) -> None:
-    """Raise InputError unless this is one of the two choices."""
-    if on_unknown not in get_args(OnUnknown):
-        raise InputError(f"on_unknown = {on_unknown!r}, but it must be one of {', '.join(get_args(OnUnknown))}.")
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Raise InputError unless the value of this argument is one of a Literal's."""
+    if value not in get_args(choices):
+        raise InputError(f"{name} = {value!r}, but it must be one of {', '.join(get_args(choices))}.")
+
+
+def check_horizon(horizon: Horizon, has_lasting: bool) -> None:
+    """Raise InputError unless this is a horizon, and one that the engine has a view of."""
+    check_choice("horizon", horizon, Horizon)
+    if horizon == "lasting" and not has_lasting:
+        raise InputError(
+            "horizon = 'lasting', but this engine has no view of lasting taste. Fit one with lasting.enabled: true and "
+            "a source that knows of it, such as als."
+        )
+
+
+def check_known(ids: Sequence[Any], rows: NDArray[np.int64]) -> None:
+    """Raise InputError if the row of one of these users is UNKNOWN."""
+    unknown = rows == UNKNOWN
+    if unknown.any():
+        raise InputError(
+            f"{int(unknown.sum())} of {len(ids)} users are unknown (first: {ids[int(unknown.argmax())]!r}). Check the "
+            "ids, pass their history, or let on_unknown='popular' answer for them."
+        )
 
 
 def listed(user_ids: Ids) -> list[Any]:

@@ -171,6 +171,23 @@ class RerankConfig:
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class LastingConfig:
+    """The view of lasting taste: what a user may want in the coming weeks, where the usual one says what comes next.
+
+    Attributes:
+        enabled: Off saves fitting the sources once more.
+        share: Newest share of all events that the sources do not see while the view's weights are learned.
+        least_users: Users with new items after that instant without whom the weights stay 1: fewer teach nothing.
+        max_lists: Users whose lists teach the weights at most; a random sample where there are more.
+    """
+
+    enabled: bool = True
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    least_users: Annotated[int, Field(ge=1)] = 20
+    max_lists: Annotated[int, Field(ge=1)] = 10_000
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class EngineConfig:
     """All settings of an engine.
 
@@ -187,6 +204,7 @@ class EngineConfig:
         text: Settings of the text source.
         popularity: Settings of the popularity source.
         fusion: How candidates are fused.
+        lasting: The view of lasting taste.
         rerank: The cross-encoder and its training.
         export: Precisions to export to, and what each may cost.
         feedback: What each kind of feedback says.
@@ -204,6 +222,7 @@ class EngineConfig:
     text: TextConfig = TextConfig()
     popularity: PopularityConfig = PopularityConfig()
     fusion: FusionConfig = FusionConfig()
+    lasting: LastingConfig = LastingConfig()
     rerank: RerankConfig = RerankConfig()
     export: ExportConfig = ExportConfig()
     feedback: FeedbackPolicy = FeedbackPolicy()

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from encoders import Encoder
 from encoders.errors import InputError
-from ranker.arguments import OnUnknown, check_k, check_on_unknown, given_histories, listed, query_texts
+from ranker.arguments import (
+    Horizon,
+    OnUnknown,
+    check_choice,
+    check_horizon,
+    check_k,
+    check_known,
+    given_histories,
+    listed,
+    query_texts,
+)
 from ranker.config import EngineConfig
 from ranker.feedback import checked_events
 from ranker.log import FeedbackLog
@@ -22,7 +32,7 @@ from ranker.reranker import Reranker
 from ranker.users import UserHistories
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.catalogue import Catalogue
-from retrieval.fusion import SEARCH, FusedRetriever
+from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, Ids
 from retrieval.queries import Queries
@@ -31,7 +41,7 @@ from retrieval.training import TrainingReport
 
 logger = logging.getLogger(__name__)
 
-BLOCK_USERS = 1024  # users ranked at once: the candidates of a block, with every source's score, stay in memory
+BLOCK_USERS = 1024  # in a table of candidates: those of a block, with every source's score, stay in memory
 
 
 class Engine:
@@ -44,7 +54,8 @@ class Engine:
         catalogue: The items.
         users: What everybody did so far.
         encoder: Encodes free-text queries, the way it encoded the items.
-        retriever: Proposes candidates.
+        retriever: Proposes candidates for what comes next.
+        lasting: The same for lasting taste; None where the engine has no such view.
         reranker: Re-orders the best of them.
         log: Where feedback is kept.
         config: The settings that the parts were made with.
@@ -58,6 +69,7 @@ class Engine:
         users: UserHistories,
         encoder: Encoder,
         retriever: FusedRetriever,
+        lasting: FusedRetriever | None,
         reranker: Reranker,
         log: FeedbackLog,
         config: EngineConfig,
@@ -67,6 +79,7 @@ class Engine:
         self.users = users
         self.encoder = encoder
         self.retriever = retriever
+        self.lasting = lasting
         self.reranker = reranker
         self.log = log
         self.config = config
@@ -86,8 +99,9 @@ class Engine:
         where: Mapping[str, Any] | None = None,
         exclude_seen: bool = True,
         on_unknown: OnUnknown = "popular",
+        horizon: Horizon = "next",
     ) -> pd.DataFrame:
-        """What each user should see next.
+        """What each user should see.
 
         Args:
             user_ids: The users; those of ``history`` where it is None.
@@ -100,6 +114,9 @@ class Engine:
             where: Attribute filters, see ``Catalogue.allowed``.
             exclude_seen: Leave out what the user had before.
             on_unknown: A user without any event gets popular items, or raises.
+            horizon: "next" says what they may take now, "lasting" what they may come back for in the coming weeks: for
+                that the whole history counts the same, and the fused order is the answer, since the cross-encoder
+                learns what comes next.
 
         Returns:
             ``user_id, item_id, score, rank``: rank counts from 1; scores compare within one user's list only.
@@ -108,10 +125,12 @@ class Engine:
             InputError: An argument cannot be used; the message says which and why.
         """
         check_k(k, len(self.catalogue), len(self.catalogue))
+        check_horizon(horizon, self.lasting is not None)
         ids, histories = self._asked(user_ids, history, on_unknown)
         allowed = self.catalogue.allowed(allow, deny, where)
         requests = Requests(histories, allowed, exclude_seen, self._queries(query, len(ids)))
-        ranked = [self._ranked(requests.take(rows), k) for rows in _blocks(len(ids))]
+        rank = self.lasting.retrieve if horizon == "lasting" and self.lasting is not None else self._ranked
+        ranked = [rank(block, k) for _, block in requests.blocks()]
         return self._table(ids, np.concatenate([c.items for c in ranked]), np.concatenate([c.scores for c in ranked]))
 
     def rank(
@@ -236,30 +255,19 @@ class Engine:
     def _asked(
         self, user_ids: Ids | None, history: pd.DataFrame | None, on_unknown: OnUnknown
     ) -> tuple[Sequence[Any], Histories]:
-        check_on_unknown(on_unknown)
+        check_choice("on_unknown", on_unknown, OnUnknown)
         if history is not None:
             return given_histories(user_ids, history, self.catalogue)
         if user_ids is None:
             raise InputError("recommend: pass user_ids, or a history table whose users are meant.")
         ids = listed(user_ids)
         if on_unknown == "raise":
-            rows = self.users.rows(ids)
-            if (rows == UNKNOWN).any():
-                first = ids[int((rows == UNKNOWN).argmax())]
-                raise InputError(
-                    f"{int((rows == UNKNOWN).sum())} of {len(ids)} users are unknown (first: {first!r}). Check the "
-                    "ids, pass their history, or let on_unknown='popular' answer for them."
-                )
+            check_known(ids, self.users.rows(ids))
         return ids, self.users.histories(ids)
 
     def _queries(self, query: str | Sequence[str] | None, n_users: int) -> Queries | None:
         if query is None:
             return None
-        if SEARCH not in self.retriever.sources:
-            raise InputError(
-                f"query: needs the source {SEARCH!r}, but this engine has {', '.join(self.retriever.sources)}. Leave "
-                "the query out, or fit an engine with that source."
-            )
         texts = query_texts(query, n_users)
         places = {text: place for place, text in enumerate(sorted(set(texts)))}
         queries = self.reranker.read_queries(list(places), self.encoder)
@@ -267,8 +275,8 @@ class Engine:
 
     def _candidates(self, user_ids: Sequence[Any], k: int) -> Iterator[pd.DataFrame]:
         everything = np.ones(len(self.catalogue), np.bool_)
-        for rows in _blocks(len(user_ids)):
-            ids, histories = self._asked([user_ids[row] for row in rows], None, "raise")
+        for start in range(0, len(user_ids), BLOCK_USERS):
+            ids, histories = self._asked(user_ids[start : start + BLOCK_USERS], None, "raise")
             found = self.retriever.retrieve(Requests(histories, everything), k)
             table = self._table(ids, found.items, found.scores)
             kept = found.by_source[found.items != NO_ITEM]
@@ -290,8 +298,3 @@ class Engine:
                 "rank": ranks + 1,
             }
         )
-
-
-def _blocks(n: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, n, BLOCK_USERS):
-        yield np.arange(start, min(start + BLOCK_USERS, n))

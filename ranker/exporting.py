@@ -20,6 +20,7 @@ from encoders import (
     export_text_encoder,
 )
 from ranker.engine import Engine
+from ranker.lasting import lasting_views
 from ranker.pair.reranker import PairReranker
 from ranker.persistence import load_engine, save_engine
 from ranker.split.reranker import SplitReranker
@@ -78,7 +79,7 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
     histories = engine.users.histories(engine.users.ids).liked()
     rng = np.random.default_rng(engine.config.seed)
     reports: dict[str, ExportReport] = {}
-    retriever, reranker = engine.retriever, engine.reranker
+    retriever, lasting, reranker = engine.retriever, engine.lasting, engine.reranker
     with tempfile.TemporaryDirectory() as temporary:
         encoder = engine.encoder
         if isinstance(encoder, TextEncoder):
@@ -91,7 +92,9 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             if "text" in retriever.sources:
                 vectors = encoder.encode(engine.catalogue.texts, progress=True)
                 text = TextRetriever.fit(vectors, engine.config.text, engine.config.seed)
-                retriever = retriever.replacing("text", text)
+                sources = {**retriever.sources, "text": text}
+                retriever = retriever.over(sources)
+                lasting = None if lasting is None else lasting.over(lasting_views(sources))
             if isinstance(reranker, SplitReranker):
                 reranker = reranker.read_by(encoder, engine.catalogue.texts, Path(temporary) / "states")
         if isinstance(encoder, OnnxTextEncoder):
@@ -110,6 +113,7 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             users=UserHistories(engine.users.base),  # an engine lays the log's events over it
             encoder=encoder,
             retriever=retriever,
+            lasting=lasting,
             reranker=reranker,
             log=engine.log,
             config=engine.config,

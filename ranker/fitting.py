@@ -15,6 +15,7 @@ from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import checked_events
 from ranker.labels import labelled_events
+from ranker.lasting import fit_lasting
 from ranker.lists import NOBODY, LabelledLists, Lessons, held_out_events, held_out_sizes, labelled_lists, refused_lists
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
@@ -49,8 +50,9 @@ def fit(
 
     Each user's newest ``holdout`` events (of the re-ranker's training settings) are set aside. Sources trained on the
     rest propose the lists that those users would have seen; from them the fusion weights are learned, the cross-encoder
-    is fine-tuned, and, on lists of users that it did not see, it is decided whether it serves. At last the sources are
-    trained on everything.
+    is fine-tuned, and, on lists of users that it did not see, it is decided whether it serves. The weights of the
+    lasting view are learned in the same way from the newest part of the whole log (``config.lasting``). At last the
+    sources are trained on everything.
 
     Args:
         interactions: ``user_id, item_id, weight, datetime``, one row per event; ``ranker.data.read_interactions``
@@ -83,7 +85,7 @@ def fit(
     original = TextEncoder.load(config.checkpoint, config.encoder)
     if config.rerank.enabled and config.rerank.kind == "split":
         check_split(original, config.rerank)
-    weights = _given_weights(config)
+    weights = given = _given_weights(config)
     original, seen = tuned_encoder(original, log.histories, catalogue, weights, config, progress)
     encoder = serving_encoder(original, log.histories, catalogue, config)
     logger.info("Encoding %d item texts.", len(catalogue))
@@ -119,12 +121,13 @@ def fit(
                         "its order %s.", kind, gain.mean, gain.error, "is served" if gain.serves else "is not served",
                     )  # fmt: skip
     logger.info("Fitting the sources on all %d events.", len(log.histories.items))
-    retriever = FusedRetriever(fit_sources(log.histories, vectors, config, progress), weights, config.fusion)
+    sources = fit_sources(log.histories, vectors, config, progress)
     return Engine(
         catalogue=catalogue,
         users=UserHistories(log),
         encoder=encoder,
-        retriever=retriever,
+        retriever=FusedRetriever(sources, weights, config.fusion),
+        lasting=fit_lasting(sources, log.histories, vectors, given, config),
         reranker=reranker,
         log=told,
         config=config,
@@ -234,7 +237,7 @@ def held_out_lists(
         equal = FusedRetriever(sources, dict.fromkeys(sources, 1.0), config.fusion)
         lists = labelled_lists(histories, events, equal, len(vectors))
         features = standardised(lists.candidates.by_source)
-        learned = learn_weights(features, lists.candidates.items, lists.chosen)
+        learned = learn_weights(features, lists.candidates.items, lists.is_chosen)
         weights = dict(zip(config.sources, learned.tolist(), strict=True))
         logger.info("Learned fusion weights: %s.", ", ".join(f"{name} {w:.2f}" for name, w in weights.items()))
     fused = FusedRetriever(sources, weights, config.fusion)

@@ -32,9 +32,15 @@ class LabelledLists:
         """These lists, in this order."""
         return LabelledLists(self.users[rows], self.requests.take(rows), self.candidates.take(rows), self.chosen[rows])
 
+    @property
+    def is_chosen(self) -> NDArray[np.bool_]:
+        """(L, K) whether a candidate is its list's chosen item."""
+        chosen: NDArray[np.bool_] = self.candidates.items == self.chosen[:, None]
+        return chosen
+
     def containing_choice(self, depth: int) -> LabelledLists:
         """The lists whose first ``depth`` candidates hold the chosen item, cut to that depth."""
-        found = (self.candidates.items[:, :depth] == self.chosen[:, None]).any(axis=1)
+        found = self.is_chosen[:, :depth].any(axis=1)
         lists = self.take(np.flatnonzero(found))
         return LabelledLists(lists.users, lists.requests, lists.candidates.head(depth), lists.chosen)
 

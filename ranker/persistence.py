@@ -4,6 +4,7 @@ config.yaml  catalogue.parquet  training.json
 users/       the log that the engine was fitted on
 encoder/     the text encoder: a Hugging Face checkpoint, or its ONNX export
 fusion.json  sources/als/  sources/text/  …: a folder for each source in use
+lasting.json the sources' weights in the view of lasting taste; missing where the engine has no such view
 reranker/    gain.json and the cross-encoder's own files; missing where the engine has none
 """
 
@@ -20,6 +21,7 @@ from encoders.errors import ArtifactError, ConfigError, InputError
 from ranker.artifact import open_version, write_version
 from ranker.config import EngineConfig
 from ranker.engine import Engine
+from ranker.lasting import lasting_views
 from ranker.log import FeedbackLog
 from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
@@ -28,7 +30,7 @@ from ranker.split.reranker import SplitReranker
 from ranker.users import UserHistories
 from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
-from retrieval.fusion import FusedRetriever
+from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.storage import load_settings, save_settings
 from retrieval.training import TrainingReport
 
@@ -46,6 +48,8 @@ def save_engine(engine: Engine, root: Path) -> Path:
         engine.users.save(_new(folder / "users"))
         engine.encoder.save(_new(folder / "encoder"))
         (folder / "fusion.json").write_bytes(TypeAdapter(dict[str, float]).dump_json(engine.retriever.weights))
+        if engine.lasting is not None:
+            (folder / "lasting.json").write_bytes(TypeAdapter(dict[str, float]).dump_json(engine.lasting.weights))
         for name, source in engine.retriever.sources.items():
             source.save(_new(folder / "sources" / name))
         if isinstance(engine.reranker, CrossEncoderReranker):
@@ -84,11 +88,13 @@ def load_engine(root: Path | str) -> Engine:
         raise ArtifactError(f"{folder}: {error}. Restore it from a backup, or fit the engine again.") from error
     training = folder / "training.json"
     encoder = _load_encoder(folder / "encoder", config)
+    retriever = _load_retriever(folder, config, len(catalogue))
     return Engine(
         catalogue=catalogue,
         users=UserHistories.load(folder / "users", len(catalogue)),
         encoder=encoder,
-        retriever=_load_retriever(folder, config, len(catalogue)),
+        retriever=retriever,
+        lasting=_load_lasting(folder / "lasting.json", retriever),
         reranker=_load_reranker(folder / "reranker", encoder, catalogue, config),
         log=FeedbackLog(root / LOG),
         config=config,
@@ -106,15 +112,8 @@ def _load_encoder(folder: Path, config: EngineConfig) -> Encoder:
 
 
 def _load_retriever(folder: Path, config: EngineConfig, n_items: int) -> FusedRetriever:
-    path = folder / "fusion.json"
-    try:
-        weights = TypeAdapter(dict[str, float]).validate_json(path.read_bytes())
-        sources: dict[str, Source] = {name: SOURCES[name].load(folder / "sources" / name) for name in config.sources}
-        retriever = FusedRetriever(sources, weights, config.fusion)
-    except (OSError, ValidationError, InputError) as error:
-        if isinstance(error, ArtifactError):
-            raise
-        raise ArtifactError(f"{path}: {' '.join(str(error).split())} Fit the engine again.") from error
+    sources: dict[str, Source] = {name: SOURCES[name].load(folder / "sources" / name) for name in config.sources}
+    retriever = _fused(folder / "fusion.json", sources, config.fusion)
     for name, source in sources.items():
         if source.n_items != n_items:
             raise ArtifactError(
@@ -122,6 +121,18 @@ def _load_retriever(folder: Path, config: EngineConfig, n_items: int) -> FusedRe
                 "Restore the folder from a backup, or fit the engine again."
             )
     return retriever
+
+
+def _load_lasting(path: Path, retriever: FusedRetriever) -> FusedRetriever | None:
+    return _fused(path, lasting_views(retriever.sources), retriever.config) if path.exists() else None
+
+
+def _fused(path: Path, sources: dict[str, Source], config: FusionConfig) -> FusedRetriever:
+    """Sources with the weights in a file."""
+    try:
+        return FusedRetriever(sources, TypeAdapter(dict[str, float]).validate_json(path.read_bytes()), config)
+    except (OSError, ValidationError, InputError) as error:
+        raise ArtifactError(f"{path}: {' '.join(str(error).split())} Fit the engine again.") from error
 
 
 def _load_reranker(folder: Path, encoder: Encoder, catalogue: Catalogue, config: EngineConfig) -> Reranker:

@@ -82,7 +82,7 @@ class Gains:
 
 def measured_gain(before: NDArray[np.float32], after: NDArray[np.float32], lists: LabelledLists) -> Gain:
     """The gain of scores ``after`` over scores ``before``, both (L, K) of the lists' candidates."""
-    chosen = lists.candidates.items == lists.chosen[:, None]
+    chosen = lists.is_chosen
     empty = lists.candidates.items == NO_ITEM
     old, new = (list_ndcg(np.where(empty, -np.inf, scores), chosen) for scores in (before, after))
     gains = new - old

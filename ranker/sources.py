@@ -30,6 +30,9 @@ SOURCES: Mapping[SourceName, Any] = {
     "popularity": PopularityRetriever,
 }
 
+# those that know of lasting taste, and not only of what comes next
+LASTING = tuple(name for name, source in SOURCES.items() if hasattr(source, "lasting"))
+
 
 def fit_sources(
     histories: Histories, vectors: NDArray[np.float32], config: EngineConfig, progress: bool = False

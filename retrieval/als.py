@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -114,6 +115,10 @@ class AlsRetriever:
         preferences = inner_products(vectors, self.item_factors, items)
         nothing = (items == NO_ITEM) | ~vectors.any(axis=1, keepdims=True)
         return np.where(nothing, np.float32(-np.inf), preferences)
+
+    def lasting(self) -> AlsRetriever:
+        """The same factors, every event of a history counting the same."""
+        return AlsRetriever(self.item_factors, replace(self.config, half_life=None))
 
     def save(self, folder: Path) -> None:
         """Write the factors and the settings into this empty folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,15 @@ class Source(Retriever, Protocol):
 
     def save(self, folder: Path) -> None:
         """Write what was trained into this empty folder."""
+        ...
+
+
+@runtime_checkable
+class TasteSource(Source, Protocol):
+    """A source that knows of lasting taste, and not only of what comes next."""
+
+    def lasting(self) -> Source:
+        """The same source reading a history as lasting taste, in which every event counts the same."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -71,6 +72,10 @@ class EaseRetriever(ItemItemRetriever):
         np.multiply(inverse, scale, out=weights, casting="same_kind")
         np.fill_diagonal(weights, 0)
         return cls(weights, config)
+
+    def lasting(self) -> EaseRetriever:
+        """The same weights, every event of a history counting the same."""
+        return EaseRetriever(self.weights, replace(self.config, half_life=None))
 
     def save(self, folder: Path) -> None:
         """Write the weights and the settings into this empty folder."""

@@ -67,9 +67,9 @@ class FusedRetriever:
         """Size of the catalogue."""
         return next(iter(self.sources.values())).n_items
 
-    def replacing(self, name: str, source: Source) -> FusedRetriever:
-        """The same fusion with another source under this name."""
-        return FusedRetriever({**self.sources, name: source}, self.weights, self.config)
+    def over(self, sources: Mapping[str, Source]) -> FusedRetriever:
+        """The same fusion over other sources of the same names."""
+        return FusedRetriever(sources, self.weights, self.config)
 
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, best first."""
@@ -78,10 +78,7 @@ class FusedRetriever:
     def union(self, requests: Requests, k: int) -> Candidates:
         """Everything that a source proposed at depth ``max(k, config.depth)``, in fused order."""
         depth = max(k, self.config.depth)
-        if requests.queries is not None and SEARCH not in self.sources:
-            raise InputError(
-                f"A text query needs the source {SEARCH!r}, but this engine has {', '.join(self.sources)}."
-            )
+        self._check_query(requests)
         proposing = [SEARCH] if requests.queries is not None else list(self.sources)
         proposed = [self.sources[name].retrieve(requests, depth).items for name in proposing]
         items = _distinct(np.concatenate(proposed, axis=1))
@@ -91,6 +88,7 @@ class FusedRetriever:
 
     def arrange(self, requests: Requests, items: NDArray[np.int64]) -> Candidates:
         """Given items (U, K) in fused order."""
+        self._check_query(requests)
         by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
         unordered = Candidates(items, np.zeros(items.shape, np.float32), by_source, tuple(self.sources))
         return unordered.reordered(self._fuse(requests, items, by_source))
@@ -99,6 +97,13 @@ class FusedRetriever:
         """The fused score of given items (U, K), comparable within a row and this set of items only."""
         by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
         return np.where(items == NO_ITEM, np.float32(-np.inf), self._fuse(requests, items, by_source))
+
+    def _check_query(self, requests: Requests) -> None:
+        if requests.queries is not None and SEARCH not in self.sources:
+            raise InputError(
+                f"query: needs the source {SEARCH!r}, but this engine has {', '.join(self.sources)}. Leave the query "
+                "out, or fit an engine with that source."
+            )
 
     def _fuse(
         self, requests: Requests, items: NDArray[np.int64], by_source: NDArray[np.float32]
@@ -142,27 +147,29 @@ def standardised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 def learn_weights(
     features: NDArray[np.float32],
     items: NDArray[np.int64],
-    positives: NDArray[np.int64],
+    gains: NDArray[np.floating] | NDArray[np.bool_],
     penalty: float = 0.01,
 ) -> NDArray[np.float64]:
-    """Non-negative weights that put each list's positive item first (listwise softmax; Cao et al., ICML 2007).
+    """Non-negative weights that put what was taken of each list first (listwise softmax; Cao et al., ICML 2007).
 
     Args:
         features: (L, K, S) standardised scores.
         items: (L, K) the items they belong to, NO_ITEM beyond a list's end.
-        positives: (L,) the item of each list that was chosen; lists without it teach nothing.
+        gains: (L, K) how much of a list's likelihood each item answers for: 0 for what was not taken. A list counts as
+            one, however much was taken of it; one of which nothing was teaches nothing.
         penalty: L2 penalty on the weights, per list.
 
     Returns:
-        (S,) weights of at least 0. All 1 where no list holds its positive.
+        (S,) weights of at least 0. All 1 where nothing was taken of any list.
     """
-    position = items == positives[:, None]
-    taught = position.any(axis=1)
+    taken = np.where(items == NO_ITEM, 0, gains).astype(np.float64)
+    taught = taken.any(axis=1)
     if not taught.any():
         return np.ones(features.shape[2])
     x = features[taught].astype(np.float64)
     valid = items[taught] != NO_ITEM
-    target = x[position[taught]]  # (L', S)
+    shares = taken[taught] / taken[taught].sum(axis=1, keepdims=True)
+    target = np.einsum("lk,lks->ls", shares, x)
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logits = np.where(valid, x @ weights, -np.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -78,6 +79,10 @@ class NeighbourRetriever(ItemItemRetriever):
             return block
 
         return cls(strongest_by_block(n_items, config.neighbours, block_weights), config)
+
+    def lasting(self) -> NeighbourRetriever:
+        """The same weights, every event of a history counting the same."""
+        return NeighbourRetriever(self.weights, replace(self.config, half_life=None))
 
     def save(self, folder: Path) -> None:
         """Write the weights and the settings into this empty folder."""

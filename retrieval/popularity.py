@@ -60,6 +60,10 @@ class PopularityRetriever:
         """The popularity of given items (U, K)."""
         return np.where(items == NO_ITEM, np.float32(-np.inf), self.item_scores[items])
 
+    def lasting(self) -> PopularityRetriever:
+        """Itself: it reads no history."""
+        return self
+
     def save(self, folder: Path) -> None:
         """Write the scores into this empty folder."""
         np.save(folder / "item_scores.npy", self.item_scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -134,6 +135,10 @@ class TextRetriever:
         cosines = inner_products(vectors, self.vectors, items)
         nothing = (items == NO_ITEM) | ~vectors.any(axis=1, keepdims=True)
         return np.where(nothing, np.float32(-np.inf), cosines)
+
+    def lasting(self) -> TextRetriever:
+        """The same index, every event counting the same in a profile."""
+        return TextRetriever(self.vectors, self.index, self.report, replace(self.config, half_life=None))
 
     def save(self, folder: Path) -> None:
         """Write the vectors, the settings, and the index where it is more than the vectors themselves."""

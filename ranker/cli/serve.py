@@ -32,6 +32,9 @@ def recommend(
     on_unknown: Annotated[
         Literal["popular", "raise"], typer.Option(help="A user without any event gets popular items, or is an error.")
     ] = "popular",
+    horizon: Annotated[
+        Literal["next", "lasting"], typer.Option(help="What they may take now, or in the coming weeks.")
+    ] = "next",
     out: Annotated[Path | None, typer.Option(help="Write the table to this .parquet, .csv or .tsv file.")] = None,
     allow: Annotated[
         list[str] | None, typer.Option(metavar="ID,…", help="Only these items.", rich_help_panel=FILTERS)
@@ -76,6 +79,7 @@ def recommend(
             where=attribute_filters(engine.catalogue, where or ()),
             exclude_seen=not include_seen,
             on_unknown=on_unknown,
+            horizon=horizon,
         )
         table = _titled(found, engine)
     if out is None:

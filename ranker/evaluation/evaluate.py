@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = "candidates"  # the fused order, before re-ranking
 CROSS_ENCODER = "cross-encoder"  # the same candidates re-ranked, whether that order is served or not
+LASTING = "lasting"  # the order of the view of lasting taste, which is not re-ranked
 ENGINE = "engine"  # the order that is served
 METRIC = "ndcg@10"
 
@@ -35,8 +36,9 @@ class Evaluation:
     Attributes:
         lists: System → one row per judged list (``user_id`` and every metric): one for each user, or for each event of
             a replay. Systems are the sources by name, ``candidates`` (fused), ``cross-encoder`` (the same, re-ranked by
-            the fine-tuned cross-encoder, where the engine has one) and ``engine`` (the order that is served: one of
-            these two).
+            the fine-tuned cross-encoder, where the engine has one), ``lasting`` (the order of the view of lasting
+            taste, where it has one) and ``engine`` (the order that is served where what comes next is asked for: one of
+            the two before).
         coverage: System → share of the catalogue in somebody's first 10.
         users_left_out: Users of the test who could not be judged: nothing of theirs was still to be found.
         seed: Of the bootstrap.
@@ -167,7 +169,9 @@ def ranked_by_every_part(
         others: Name → retriever over the same catalogue, beside the engine's own.
     """
     lists: dict[str, list[NDArray[np.int64]]] = {}
-    retrievers = {**engine.retriever.sources, **others}
+    retrievers: dict[str, Retriever] = {**engine.retriever.sources, **others}
+    if engine.lasting is not None:
+        retrievers[LASTING] = engine.lasting
     for requests in asked.requests():
         candidates = engine.retriever.retrieve(requests, max(k, engine.config.rerank.chosen.depth))
         found = {name: retriever.retrieve(requests, k) for name, retriever in retrievers.items()}

@@ -52,7 +52,7 @@ def fit_pair(
 def learned_blend(opinions: NDArray[np.float32], lists: LabelledLists) -> tuple[Blend, Gain]:
     """The weights of two opinions (L, K, 2) on the lists' candidates, and what the blend gains over the first."""
     standard = standardised(opinions)
-    weights = learn_weights(standard, lists.candidates.items, lists.chosen)
+    weights = learn_weights(standard, lists.candidates.items, lists.is_chosen)
     gain = measured_gain(standard[:, :, 0], (standard @ weights).astype(np.float32), lists)
     return Blend(float(weights[0]), float(weights[1])), gain
 

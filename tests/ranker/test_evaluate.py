@@ -10,7 +10,7 @@ import ranker
 from encoders.errors import InputError
 from ranker.config import RerankConfig
 from ranker.evaluation import leave_one_out
-from ranker.evaluation.evaluate import CANDIDATES, CROSS_ENCODER, ENGINE, evaluate
+from ranker.evaluation.evaluate import CANDIDATES, CROSS_ENCODER, ENGINE, LASTING, evaluate
 
 LOG = tiny_engine.interactions()
 SPLIT = leave_one_out(LOG, holdout=2)
@@ -49,7 +49,7 @@ def test_it_equals_a_count_by_hand_of_what_is_recommended(honest, k):
 
 def test_every_source_and_both_stages_are_judged_on_the_same_users(honest):
     found = evaluate(honest, SPLIT.test)
-    assert list(found.per_user) == ["als", "text", "popularity", CANDIDATES, CROSS_ENCODER, ENGINE]
+    assert list(found.per_user) == ["als", "text", "popularity", LASTING, CANDIDATES, CROSS_ENCODER, ENGINE]
     users = [table["user_id"].tolist() for table in found.per_user.values()]
     assert all(one == users[0] for one in users)
     assert found.summary.index.tolist() == list(found.per_user)

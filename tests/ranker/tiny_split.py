@@ -49,6 +49,7 @@ def without_reranker(engine):
         users=engine.users,
         encoder=engine.encoder,
         retriever=engine.retriever,
+        lasting=engine.lasting,
         reranker=KeepOrder(),
         log=engine.log,
         config=engine.config,

@@ -72,7 +72,7 @@ def test_learned_weights_favour_the_source_that_knows_and_ignore_noise():
     features = rng.normal(size=(400, 20, 3)).astype(np.float32)
     items = np.tile(np.arange(20), (400, 1))
     utility = 2.0 * features[:, :, 0] - 1.0 * features[:, :, 2] + rng.gumbel(size=(400, 20))
-    weights = learn_weights(features, items, utility.argmax(axis=1), penalty=1e-6)
+    weights = learn_weights(features, items, items == utility.argmax(axis=1)[:, None], penalty=1e-6)
     assert weights[0] == pytest.approx(2.0, abs=0.4)
     assert weights[1] < 0.2
     assert weights[2] == 0  # a source that points the wrong way is switched off, not reversed
@@ -81,18 +81,30 @@ def test_learned_weights_favour_the_source_that_knows_and_ignore_noise():
 def test_lists_without_their_positive_teach_nothing():
     features = np.random.default_rng(0).normal(size=(5, 4, 2)).astype(np.float32)
     items = np.tile(np.arange(4), (5, 1))
-    assert learn_weights(features, items, np.full(5, 99)).tolist() == [1, 1]
+    assert learn_weights(features, items, np.zeros((5, 4))).tolist() == [1, 1]
 
 
 def test_empty_places_have_no_share_in_learning():
     features = np.random.default_rng(1).normal(size=(50, 6, 2)).astype(np.float32)
     items = np.tile(np.arange(6), (50, 1))
-    positives = features[:, :, 0].argmax(axis=1)
+    gains = items == features[:, :, 0].argmax(axis=1)[:, None]
     padded_items = np.concatenate([items, np.full((50, 3), NO_ITEM)], axis=1)
     padded = np.concatenate([features, np.full((50, 3, 2), 7, np.float32)], axis=1)
+    padded_gains = np.pad(gains, ((0, 0), (0, 3)), constant_values=True)
     np.testing.assert_allclose(
-        learn_weights(features, items, positives), learn_weights(padded, padded_items, positives), rtol=1e-5
+        learn_weights(features, items, gains), learn_weights(padded, padded_items, padded_gains), rtol=1e-5
     )
+
+
+def test_a_list_of_several_positives_is_worth_as_much_as_each_of_them_by_its_share():
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(80, 6, 2)).astype(np.float32)
+    items = np.tile(np.arange(6), (80, 1))
+    first, second = np.eye(6)[rng.integers(6, size=80)], np.eye(6)[rng.integers(6, size=80)]
+    mixed = learn_weights(features, items, 2 * first + second)
+    # the same lists one by one, those of the first item twice: as many likelihoods of each
+    thrice = learn_weights(np.tile(features, (3, 1, 1)), np.tile(items, (3, 1)), np.concatenate([first, first, second]))
+    np.testing.assert_allclose(mixed, thrice, atol=1e-4)
 
 
 @pytest.mark.parametrize("weights", [{"als": 1.0}, {"als": 1.0, "text": -1.0}, {"als": 1.0, "tetx": 1.0, "text": 1.0}])

@@ -12,7 +12,8 @@ from encoders.errors import ArtifactError
 
 def files():
     """Every file of a version, found once so that each is a test of its own."""
-    parts = ["catalogue.parquet", "config.yaml", "fusion.json", "training.json", "users/users.parquet"]
+    parts = ["catalogue.parquet", "config.yaml", "fusion.json", "lasting.json", "training.json"]
+    parts += ["users/users.parquet"]
     parts += [f"users/{name}.npy" for name in ("indptr", "items", "weights", "times", "kinds")]
     parts += [f"sources/als/{name}" for name in ("config.json", "item_factors.npy")]
     parts += [f"sources/text/{name}" for name in ("config.json", "index.json", "vectors.npy")]
