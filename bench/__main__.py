@@ -2,7 +2,8 @@
 
 import typer
 
-from bench import demo, dial, latency, pairs, quality, quantization
+from bench import demo, dial, latency, pairs, quantization
+from bench.quality import command as quality
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("demo")(demo.main)

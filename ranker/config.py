@@ -248,9 +248,9 @@ class EngineConfig:
     @classmethod
     def from_dict(cls, tree: dict[str, Any], origin: str = "config") -> EngineConfig:
         """Check a nested dictionary of settings; see ``from_yaml``."""
-        _check_keys(tree, cls(), origin)
+        whole = _over_defaults(tree, cls(), origin)
         try:
-            return TypeAdapter(cls).validate_python(tree)
+            return TypeAdapter(cls).validate_python(whole)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
@@ -279,7 +279,8 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _check_keys(tree: dict[str, Any], settings: Any, origin: str, prefix: str = "") -> None:
+def _over_defaults(tree: dict[str, Any], settings: Any, origin: str, prefix: str = "") -> dict[str, Any]:
+    """The tree, laid over these settings at every depth: what it leaves out keeps its default where it stands."""
     known = {f.name: getattr(settings, f.name) for f in fields(settings)}
     for key, value in tree.items():
         if key not in known:
@@ -287,4 +288,7 @@ def _check_keys(tree: dict[str, Any], settings: Any, origin: str, prefix: str = 
             hint = f"did you mean {prefix + near[0]!r}?" if near else f"known here are {', '.join(known)}."
             raise ConfigError(f"{origin}: unknown key {prefix + str(key)!r}; {hint}")
         if isinstance(value, dict) and is_dataclass(known[key]):
-            _check_keys(value, known[key], origin, f"{prefix}{key}.")
+            known[key] = _over_defaults(value, known[key], origin, f"{prefix}{key}.")
+        else:
+            known[key] = value
+    return known

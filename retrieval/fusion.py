@@ -91,7 +91,11 @@ class FusedRetriever:
         self._check_query(requests)
         by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
         unordered = Candidates(items, np.zeros(items.shape, np.float32), by_source, tuple(self.sources))
-        return unordered.reordered(self._fuse(requests, items, by_source))
+        return self.rearrange(requests, unordered)
+
+    def rearrange(self, requests: Requests, candidates: Candidates) -> Candidates:
+        """Candidates that the same sources have scored, in the fused order of these weights."""
+        return candidates.reordered(self._fuse(requests, candidates.items, candidates.by_source))
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The fused score of given items (U, K), comparable within a row and this set of items only."""

@@ -1,1 +1,1 @@
-"""Recommenders of other libraries, on the same split, in an environment of their own (``make peers``)."""
+"""Recommenders of other libraries on the same questions: in this process, or in an environment of their own."""

@@ -3,47 +3,31 @@
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bench.peers import rank
+from bench.peers.ranked import Ranked
 from retrieval.candidates import NO_ITEM
 from retrieval.histories import Histories
 
 PYTHON = Path(".venv-peers/bin/python")  # below the root of the project, where the benchmarks are run
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Ranked:
-    """What a peer ranked, and how long that took.
-
-    Attributes:
-        items: (U, k) positions in the catalogue, best first, NO_ITEM at the end.
-        fit_s: Seconds of fitting.
-        rank_s: Seconds of ranking for all users.
-    """
-
-    items: NDArray[np.int64]
-    fit_s: float
-    rank_s: float
-
-
 def ranked_outside(
-    model: str, settings: Mapping[str, Any], log: Histories, rows: NDArray[np.int64], k: int, seed: int
+    model: str, settings: Mapping[str, Any], train: Histories, asked: Histories, k: int, seed: int
 ) -> Ranked:
-    """Fit a peer on a log and rank for some of its users what they did not have.
+    """Fit a peer on a log and rank by other histories what they do not hold.
 
     Args:
         model: Its name, a key of ``bench.peers.rank.MODELS``.
         settings: Of the model.
-        log: Every user's history; positive events alone are given to it.
-        rows: (U,) of the users.
+        train: Every user's history; of these and those asked for, positive events alone are given to it.
+        asked: L rows to rank for; one without a positive event gets nothing.
         k: Items for each.
         seed: Of everything random.
 
@@ -52,20 +36,10 @@ def ranked_outside(
     """
     if not PYTHON.exists():
         raise SystemExit(f"{model} runs in an environment of its own, which is not there. Set it up with: make peers")
-    liked = log.liked()
-    train = pd.DataFrame(
-        {
-            "user_id": liked.rows,
-            "item_id": liked.items,
-            "weight": liked.weights,
-            "datetime": liked.times.astype("datetime64[us]"),
-        }
-    )
     with TemporaryDirectory() as name:
         folder = Path(name)
-        # users' own orders stay as they are: the sort is stable
-        train.sort_values("datetime", kind="stable").to_parquet(folder / "train.parquet")
-        pd.DataFrame({"user_id": rows}).to_parquet(folder / "users.parquet")
+        events(train).to_parquet(folder / "train.parquet")
+        events(asked).to_parquet(folder / "asked.parquet")
         job = {"model": model, "settings": dict(settings), "seed": seed, "k": k}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         done = subprocess.run([PYTHON, rank.__file__, folder], capture_output=True, text=True, check=False)
@@ -74,7 +48,20 @@ def ranked_outside(
             raise SystemExit(f"{model} failed: {told}")
         found = pd.read_parquet(folder / "ranked.parquet")
         took = json.loads((folder / "took.json").read_bytes())
-    items = np.full((len(rows), k), NO_ITEM, np.int64)
-    places = pd.Index(rows).get_indexer(found["user_id"])
-    items[places, found["rank"].to_numpy(np.int64) - 1] = found["item_id"]
+    items = np.full((len(asked), k), NO_ITEM, np.int64)
+    items[found["user_id"].to_numpy(np.int64), found["rank"].to_numpy(np.int64) - 1] = found["item_id"]
     return Ranked(items, took["fit_s"], took["rank_s"])
+
+
+def events(histories: Histories) -> pd.DataFrame:
+    """Positive events as a table, in time order; a user's own order stays as it is."""
+    liked = histories.liked()
+    table = pd.DataFrame(
+        {
+            "user_id": liked.rows,
+            "item_id": liked.items,
+            "weight": liked.weights,
+            "datetime": liked.times.astype("datetime64[us]"),
+        }
+    )
+    return table.sort_values("datetime", kind="stable")

@@ -1,13 +1,14 @@
-"""Fit one model of another library and rank for some users: ``python rank.py FOLDER``, in the peers' environment.
+"""Fit one model of another library and rank with it: ``python rank.py FOLDER``, in the peers' environment.
 
 It imports nothing of this project, whose numpy is newer than RecTools allows. The folder holds
 
-- ``job.json``: ``model`` (a key of MODELS), its ``settings``, ``seed``, and ``k``, how many items a user gets;
+- ``job.json``: ``model`` (a key of MODELS), its ``settings``, ``seed``, and ``k``, how many items a list gets;
 - ``train.parquet``: ``user_id, item_id, weight, datetime``, in stable time order; ids are integers;
-- ``users.parquet``: ``user_id``, whom to rank for; all of them are in train.
+- ``asked.parquet``: the same columns, ``user_id`` being the number of a list: what is known of whom it is for. It may
+  hold events that are not in train, which the model reads but does not learn from.
 
-It writes ``ranked.parquet`` (``user_id, item_id, rank`` from 1, without what a user had), then ``took.json`` (``fit_s``
-and ``rank_s``).
+It writes ``ranked.parquet`` (``user_id, item_id, rank`` from 1, without what a history holds), then ``took.json``
+(``fit_s``, and ``rank_s`` on one core).
 """
 
 import json
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
 
 Settings = dict[str, Any]
-Ranker = Callable[[list[int], int], pd.DataFrame]  # users, k → user_id, item_id, rank
+Ranker = Callable[[pd.DataFrame, int], pd.DataFrame]  # asked, k → user_id, item_id, rank
 
 
 def rectools(name: str, train: pd.DataFrame, settings: Settings, seed: int) -> Ranker:
@@ -36,13 +39,18 @@ def rectools(name: str, train: pd.DataFrame, settings: Settings, seed: int) -> R
         **settings, deterministic=True, recommend_torch_device="cpu"
     )
     model.fit(dataset)
-    return lambda users, k: model.recommend(users, dataset, k=k, filter_viewed=True)
+
+    def rank(asked: pd.DataFrame, k: int) -> pd.DataFrame:
+        histories = Dataset.construct(asked)
+        return model.recommend(asked["user_id"].unique(), histories, k=k, filter_viewed=True)
+
+    return rank
 
 
 def lenskit(name: str, train: pd.DataFrame, settings: Settings, seed: int) -> Ranker:
     """LensKit's item-item models, in its pipeline, which leaves out what a user had."""
     from lenskit.batch import recommend
-    from lenskit.data import from_interactions_df
+    from lenskit.data import ItemList, RecQuery, from_interactions_df
     from lenskit.knn import EASEScorer, ItemKNNScorer
     from lenskit.pipeline import topn_pipeline
 
@@ -50,8 +58,12 @@ def lenskit(name: str, train: pd.DataFrame, settings: Settings, seed: int) -> Ra
     pipeline = topn_pipeline({"EASE": EASEScorer, "ItemKNN": ItemKNNScorer}[name](**settings))
     pipeline.train(data)
 
-    def rank(users: list[int], k: int) -> pd.DataFrame:
-        return recommend(pipeline, users, k, n_jobs=1).to_df()
+    def rank(asked: pd.DataFrame, k: int) -> pd.DataFrame:
+        queries = [
+            RecQuery(user_id=number, user_items=ItemList(item_ids=items.to_numpy()))
+            for number, items in asked.groupby("user_id")["item_id"]
+        ]
+        return recommend(pipeline, queries, k, n_jobs=1).to_df()
 
     return rank
 
@@ -69,12 +81,15 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")  # theirs, which only their authors can act on
     job = json.loads((folder / "job.json").read_bytes())
     train = pd.read_parquet(folder / "train.parquet")
-    users = pd.read_parquet(folder / "users.parquet")["user_id"].tolist()
+    asked = pd.read_parquet(folder / "asked.parquet")
     clock = time.perf_counter()
     rank = MODELS[job["model"]](train, job["settings"], job["seed"])
-    fitted = time.perf_counter()
-    ranked = rank(users, job["k"])
-    took = {"fit_s": fitted - clock, "rank_s": time.perf_counter() - fitted}
+    took = {"fit_s": time.perf_counter() - clock}
+    torch.set_num_threads(1)
+    clock = time.perf_counter()
+    with threadpool_limits(1):
+        ranked = rank(asked, job["k"])
+    took["rank_s"] = time.perf_counter() - clock
     ranked[["user_id", "item_id", "rank"]].to_parquet(folder / "ranked.parquet")
     (folder / "took.json").write_text(json.dumps(took), encoding="utf-8")
 

@@ -121,7 +121,7 @@ def evaluate(
         InputError: A column is missing, 10 is no cut-off, or no user can be judged.
     """
     _check_ten(cutoffs)
-    asked = asked_once(engine, test)
+    asked = asked_once(engine.users, engine.catalogue, test)
     return judgement(ranked_by_every_part(engine, asked, max(cutoffs), others), asked, cutoffs, seed)
 
 
@@ -153,7 +153,7 @@ def replay(
             or fewer than two users have an event that can be judged.
     """
     _check_ten(cutoffs)
-    asked = asked_before_each(engine, test, relevant)
+    asked = asked_before_each(engine.users, engine.catalogue, test, relevant)
     return judgement(ranked_by_every_part(engine, asked, max(cutoffs), others), asked, cutoffs, seed)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,13 +16,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from encoders.errors import InputError
+from ranker.users import UserHistories
 from retrieval.candidates import Requests
+from retrieval.catalogue import Catalogue
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, IdMap
 from retrieval.interactions import microseconds
-
-if TYPE_CHECKING:
-    from ranker.engine import Engine
 
 LISTS_AT_ONCE = 1024  # whose histories are held at once
 
@@ -64,11 +62,12 @@ class Questions:
                 yield block
 
 
-def asked_once(engine: Engine, test: pd.DataFrame) -> Questions:
+def asked_once(before: UserHistories, catalogue: Catalogue, test: pd.DataFrame) -> Questions:
     """One list for each user of a test; all that they did in it is to be found.
 
     Args:
-        engine: Fitted on events that hold none of the test's.
+        before: What users had done, none of the test's events among it.
+        catalogue: The items.
         test: ``user_id, item_id``.
 
     Raises:
@@ -76,13 +75,13 @@ def asked_once(engine: Engine, test: pd.DataFrame) -> Questions:
     """
     _check_test(test, ("user_id", "item_id"))
     users = IdMap(pd.unique(test["user_id"]))
-    log = engine.users.histories(list(users.ids))
-    shape = (len(users), len(engine.catalogue))
-    items = engine.catalogue.ids.positions(test["item_id"], "test: item_id")
+    log = before.histories(list(users.ids))
+    shape = (len(users), len(catalogue))
+    items = catalogue.ids.positions(test["item_id"], "test: item_id")
     known = items != UNKNOWN  # an item that is not in the catalogue cannot be found by any system
     rows = users.positions(test["user_id"])[known]
     relevant = sparse.csr_array((np.ones(len(rows), np.int8), (rows, items[known])), shape=shape)
-    seen = log.matrix(np.ones(len(log.items), np.float32), len(engine.catalogue))
+    seen = log.matrix(np.ones(len(log.items), np.float32), len(catalogue))
     relevant = sparse.csr_array(relevant - relevant.multiply(seen > 0)).astype(np.bool_)
     relevant.eliminate_zeros()
     judged = np.flatnonzero(np.diff(relevant.indptr))
@@ -95,14 +94,18 @@ def asked_once(engine: Engine, test: pd.DataFrame) -> Questions:
 
 
 def asked_before_each(
-    engine: Engine, test: pd.DataFrame, relevant: Sequence[bool] | NDArray[np.bool_] | None = None
+    before: UserHistories,
+    catalogue: Catalogue,
+    test: pd.DataFrame,
+    relevant: Sequence[bool] | NDArray[np.bool_] | None = None,
 ) -> Questions:
     """A list before each event of a test, which knows all earlier ones of its user; the event is to be found.
 
     An event is asked for where its item is in the catalogue and new to its user; every other one is revealed alone.
 
     Args:
-        engine: Fitted on events that hold none of the test's.
+        before: What users had done, none of the test's events among it.
+        catalogue: The items.
         test: ``user_id, item_id, weight, datetime``, in the order in which events of equal times are revealed.
         relevant: Which rows of the test are asked for at all, such as those with a high rating; None: all of them.
 
@@ -115,10 +118,10 @@ def asked_before_each(
     if len(chosen) != len(test):
         raise InputError(f"relevant has {len(chosen):,} entries for {len(test):,} rows of test: give one for each.")
     users = IdMap(pd.unique(test["user_id"]))
-    items = engine.catalogue.ids.positions(test["item_id"], "test: item_id")
+    items = catalogue.ids.positions(test["item_id"], "test: item_id")
     known = items != UNKNOWN  # an item that is not in the catalogue can be neither found nor read
     log, ends = _revealed(
-        engine.users.histories(list(users.ids)),
+        before.histories(list(users.ids)),
         users.positions(test["user_id"])[known],
         items[known],
         test["weight"].to_numpy(np.float32)[known],
@@ -134,7 +137,7 @@ def asked_before_each(
         )
     found = sparse.csr_array(
         (np.ones(len(ends), np.bool_), log.items[ends], np.arange(len(ends) + 1)),
-        shape=(len(ends), len(engine.catalogue)),
+        shape=(len(ends), len(catalogue)),
     )
     return Questions(log, ends, rows, users.at(rows), found, left_out)
 

@@ -40,7 +40,7 @@ def log() -> Histories:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_peer_ranks_for_the_users_that_are_asked_for_what_they_did_not_have(model, log) -> None:
     users = np.array([41, 3, 88])
-    found = ranked_outside(model, SETTINGS[model], log, users, k=5, seed=0)
+    found = ranked_outside(model, SETTINGS[model], log, log.take(users), k=5, seed=0)
     assert found.items.shape == (3, 5)
     assert found.fit_s > 0
     assert found.rank_s > 0
@@ -55,17 +55,28 @@ def test_a_peer_ranks_for_the_users_that_are_asked_for_what_they_did_not_have(mo
 @pytest.mark.slow
 def test_a_peer_that_learns_an_order_gets_the_users_own(log) -> None:
     users = np.arange(0, 100, 5)
-    found = ranked_outside("RecTools SASRec", SETTINGS["RecTools SASRec"], log, users, k=1, seed=0)
+    found = ranked_outside("RecTools SASRec", SETTINGS["RecTools SASRec"], log, log.take(users), k=1, seed=0)
     assert (found.items[:, 0] == (users + 49) % 50).mean() > 0.8
+
+
+@there
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["RecTools SASRec", "LensKit EASE"])
+def test_a_peer_reads_events_that_it_did_not_learn_from(model, log) -> None:
+    """The last event of a history decides what comes next, whoever had it."""
+    short = log.take(np.array([41, 3])).latest(1)
+    found = ranked_outside(model, SETTINGS[model], log, short, k=3, seed=0)
+    for row in range(2):
+        assert set(found.items[row]) & {(short.items[row] + step) % 50 for step in (7, 43)}
 
 
 @there
 def test_a_peer_that_fails_says_why(log) -> None:
     with pytest.raises(SystemExit, match=r"LensKit EASE failed: .*regularization"):
-        ranked_outside("LensKit EASE", {"regularization": "much"}, log, np.array([1]), k=5, seed=0)
+        ranked_outside("LensKit EASE", {"regularization": "much"}, log, log.take(np.array([1])), k=5, seed=0)
 
 
 def test_without_the_peers_environment_it_says_how_to_make_one(log, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(outside, "PYTHON", tmp_path / "python")
     with pytest.raises(SystemExit, match="Set it up with: make peers"):
-        ranked_outside("LensKit EASE", {}, log, np.array([1]), k=5, seed=0)
+        ranked_outside("LensKit EASE", {}, log, log.take(np.array([1])), k=5, seed=0)

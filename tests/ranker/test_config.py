@@ -1,7 +1,7 @@
 """Settings in one file: what is wrong in it is named, with its path and its value."""
 
 import os
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import yaml
@@ -39,6 +39,12 @@ def test_what_is_written_is_read_back(config, tmp_path):
     assert EngineConfig.from_yaml(tmp_path / "config.yaml") == config
     assert EngineConfig.from_yaml(str(tmp_path / "config.yaml")) == config
     assert EngineConfig.from_dict(config.to_dict()) == config
+
+
+def test_what_is_left_out_of_a_section_keeps_the_default_of_that_section():
+    """A loop of the sequence source has other defaults than any loop."""
+    config = EngineConfig.from_dict({"sequence": {"training": {"epochs": 3}}})
+    assert config.sequence.training == replace(EngineConfig().sequence.training, epochs=3)
 
 
 def test_a_path_may_be_a_string(tmp_path):

@@ -1,0 +1,37 @@
+"""Which peers there are, and the settings that are tried of each one: all combinations of its grid."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Grid = Mapping[str, Sequence[Any]]
+
+# few enough that all of them are tried on validation in well under an hour on MovieLens-1M, but for the transformers,
+# of which one setting is fitted for as long as the rest together
+GRIDS: dict[str, Grid] = {
+    "implicit ALS": {
+        "factors": (64, 128, 256), "regularization": (1.0, 10.0), "alpha": (0.2, 1.0), "iterations": (15,),
+    },
+    "implicit BPR": {
+        "factors": (64, 128), "learning_rate": (0.02, 0.05), "regularization": (0.001, 0.01), "iterations": (100,),
+    },
+    "implicit item-kNN": {"similarity": ("cosine", "tf-idf", "bm25"), "K": (20, 100, 400)},
+    "LensKit EASE": {"regularization": (100.0, 300.0, 1000.0, 3000.0)},
+    "LensKit ItemKNN": {"feedback": ("implicit",), "max_nbrs": (20, 100)},
+    "RecTools SASRec": {
+        "n_factors": (64,), "n_blocks": (2,), "n_heads": (2,), "session_max_len": (200,), "lr": (1e-3,),
+        "batch_size": (64,), "dropout_rate": (0.2,), "epochs": (40, 80),
+    },
+    "RecTools BERT4Rec": {
+        "n_factors": (64,), "n_blocks": (2,), "n_heads": (2,), "session_max_len": (200,), "lr": (1e-3,),
+        "batch_size": (64,), "dropout_rate": (0.2,), "epochs": (80,),
+    },
+}  # fmt: skip
+
+
+def combinations(grid: Grid) -> Iterator[dict[str, Any]]:
+    """Every combination of a grid's values."""
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))

@@ -1,0 +1,89 @@
+"""``python -m bench quality``."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+import ranker
+from bench.demo import TINY, console, show_progress
+from bench.peers import inside
+from bench.peers.grids import GRIDS, combinations
+from bench.peers.outside import PYTHON
+from bench.quality import chosen
+from bench.quality.protocols import ProtocolName, Task, Ties, pose
+from bench.quality.report import Measured, write
+from bench.quality.systems import Answer, engine_answers, peer_answer
+from ranker.data import load_movielens
+from ranker.data.movielens import MovieLensName
+
+
+def main(
+    data: Annotated[MovieLensName, typer.Option(help="The data set.")] = "ml-100k",
+    protocol: Annotated[ProtocolName, typer.Option(help="How the log is split, and what is asked.")] = "loo",
+    ties: Annotated[Ties, typer.Option(help="What orders ratings of one user in one second.")] = "file",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from 0.")] = 3,
+    peers: Annotated[bool, typer.Option(help="Other libraries' systems, too; make peers sets some of them up.")] = True,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings of the engine, YAML, in place of the chosen ones.")
+    ] = None,
+    validation: Annotated[bool, typer.Option(help="Judge on the end of the training part: for choosing.")] = False,
+    tune_peers: Annotated[bool, typer.Option(help="Choose the peers' settings on validation, and keep them.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where the data set is kept.")] = Path("data"),
+    out: Annotated[Path, typer.Option(help="Results go into a folder below, by data set and protocol.")] = Path(
+        "runs/quality"
+    ),
+    tiny: Annotated[bool, typer.Option(help="One seed and a fraction of the work, to try the path.")] = False,
+) -> None:
+    """Ranking quality on MovieLens beside other libraries."""
+    show_progress()
+    paths = load_movielens(data, folder)
+    interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
+    names = [name for name in GRIDS if name in inside.MODELS or (PYTHON.exists() and not tiny)] if peers else []
+    if peers and not PYTHON.exists():
+        console.print("Without the peers that need an environment of their own: make peers sets it up.")
+    if tune_peers:
+        task = pose(validation_part(interactions, items, protocol, ties), items, protocol, ties)
+        chosen.tune_peers(task, names, data)
+        return
+    settings = chosen.read(data, protocol)
+    if config is not None:
+        settings["engine"] = ranker.EngineConfig.from_yaml(config).to_dict()
+    if tiny:
+        settings = {"engine": TINY, "peers": {}}
+    if validation:
+        interactions = validation_part(interactions, items, protocol, ties)
+    measured: list[Measured] = []
+    clock = time.perf_counter()
+    for seed in range(1 if tiny else seeds):
+        task = pose(interactions, items, protocol, ties, seed)
+        if not measured:
+            console.print(task.described, highlight=False)
+        answers = engine_answers(task, settings["engine"], seed)
+        for name in names:
+            answers[name] = peer(name, settings["peers"].get(name), task, seed)
+        measured.append(Measured(task, answers))
+    about = {"settings": settings, "minutes": (time.perf_counter() - clock) / 60, "python": platform.python_version()}
+    kind = "validation" if validation else ties
+    write(measured, about, out / f"{data}-{protocol}-{kind}")
+
+
+def peer(name: str, settings: dict[str, object] | None, task: Task, seed: int) -> Answer:
+    """What a peer answers with its chosen settings, or with the first of its grid."""
+    given = settings if settings is not None else next(combinations(GRIDS[name]))
+    clock = time.perf_counter()
+    answer = peer_answer(name, given, task, seed)
+    console.print(f"{name}: {time.perf_counter() - clock:.0f} s", highlight=False)
+    return answer
+
+
+def validation_part(
+    interactions: pd.DataFrame, items: pd.DataFrame, protocol: ProtocolName, ties: Ties
+) -> pd.DataFrame:
+    """What may be used to choose settings: the training part, whose own end is then the validation."""
+    return pose(interactions, items, protocol, ties).train

@@ -1,0 +1,137 @@
+"""Tables, plots and files of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.demo import console
+from bench.plots import dots
+from bench.quality.protocols import ProtocolName, Task
+from bench.quality.systems import Answer
+from bench.tables import markdown, show, write_json
+from ranker.evaluation import (
+    PerUserResults,
+    bootstrap_mean,
+    compare_systems,
+    coverage,
+    history_groups,
+    per_user_metrics,
+    slice_means,
+    write_per_user,
+)
+from ranker.evaluation.evaluate import ENGINE, LASTING
+
+CUTOFFS = (5, 10, 20, 50)
+METRIC = "ndcg@10"
+SHOWN = ("hr@10", METRIC, "mrr@10", "ndcg@20", "recall@50", "coverage@10")
+SERVED: dict[ProtocolName, str] = {"loo": ENGINE, "temporal": LASTING, "prequential": ENGINE, "cold": LASTING}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What every system answered to the questions of one seed."""
+
+    task: Task
+    answers: dict[str, Answer]
+
+
+def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) -> None:
+    """Show the table, and write Markdown, JSON, a plot, and every system's per-user metrics.
+
+    Args:
+        measured: By seed.
+        about: What else belongs into the JSON.
+        folder: It is made where it is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    task = measured[0].task
+    served = SERVED[task.protocol]
+    lists = {name: over_seeds(name, measured) for name in measured[0].answers}
+    per_user = {name: table.groupby("user_id").mean().reset_index() for name, table in lists.items()}
+    table = summary(lists, measured)
+    differences = against(per_user, served)
+    groups = by_history(per_user, task)
+    described = f"{task.described} Seeds: {len(measured)}; a list's metric is the mean over them."
+    show(f"Means over lists; the engine's answer to this question is '{served}'", table)
+    show(f"NDCG@10 of others less that of '{served}', by user", differences)
+    sections = {"": table, "Paired differences by user": differences, "NDCG@10 by length of history": groups}
+    text = (
+        f"{described}\n\nIntervals: 95 %, bootstrap over users. The engine's answer to this question is `{served}`.\n"
+    )
+    for title, section in sections.items():
+        text += (f"\n## {title}\n\n" if title else "\n") + markdown(section)
+    (folder / "quality.md").write_text(text, encoding="utf-8")
+    figures = {
+        "protocol": described,
+        "served": served,
+        "systems": table.to_dict("records"),
+        "differences": differences.to_dict("records"),
+        "slices": groups.to_dict("records"),
+        **about,
+    }
+    write_json(figures, folder / "quality.json")
+    write_per_user(PerUserResults(per_user, described, CUTOFFS), folder / "per-user.parquet")
+    means = {row["system"]: (row[METRIC], row["low"], row["high"]) for row in table.to_dict("records")}
+    dots(means, "NDCG@10, 95 % interval over users", folder / "quality.svg")
+    console.print(f"Written to {folder}, in {about['minutes']:.1f} minutes of fitting and ranking.")
+
+
+def over_seeds(name: str, measured: Sequence[Measured]) -> pd.DataFrame:
+    """A system's metrics, ``user_id`` and a row for each list: the mean over seeds where they ask the same lists."""
+    tables = [
+        per_user_metrics(one.answers[name].items, one.task.asked.relevant, CUTOFFS).assign(user_id=one.task.asked.users)
+        for one in measured
+    ]
+    alike = all(table["user_id"].equals(tables[0]["user_id"]) for table in tables)
+    if not alike:  # chance decided which lists there are
+        return pd.concat(tables, ignore_index=True)
+    values = np.mean([table.drop(columns="user_id").to_numpy() for table in tables], axis=0)
+    return pd.DataFrame(values, columns=tables[0].columns.drop("user_id")).assign(user_id=tables[0]["user_id"])
+
+
+def summary(lists: Mapping[str, pd.DataFrame], measured: Sequence[Measured]) -> pd.DataFrame:
+    """One row a system: means with an interval of NDCG@10, and what it took."""
+    rows = []
+    for name, table in lists.items():
+        users = pd.factorize(table["user_id"])[0]
+        interval = bootstrap_mean(table[METRIC].to_numpy(), seed=0, users=users)
+        answers = [one.answers[name] for one in measured]
+        n_items = len(measured[0].task.catalogue)
+        means = table.drop(columns="user_id").mean().to_dict()
+        means["coverage@10"] = float(np.mean([coverage(answer.items, n_items, 10) for answer in answers]))
+        fits = [answer.fit_s for answer in answers if answer.fit_s is not None]
+        rows.append(
+            {
+                "system": name,
+                **{metric: means[metric] for metric in SHOWN},
+                "low": interval.low,
+                "high": interval.high,
+                "fit s": float(np.median(fits)) if fits else float("nan"),
+                "ms a list": float(np.median([answer.list_ms for answer in answers])),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def against(per_user: Mapping[str, pd.DataFrame], served: str) -> pd.DataFrame:
+    """Every other system less the engine's answer, with p-values for so many comparisons."""
+    values = {name: table[METRIC].to_numpy() for name, table in per_user.items()}
+    table = compare_systems(values, served, seed=0)
+    return table.rename(columns={"mean_before": served, "mean_after": "system's"})
+
+
+def by_history(per_user: Mapping[str, pd.DataFrame], task: Task) -> pd.DataFrame:
+    """NDCG@10 of every system by how much was known of a user before the test."""
+    users = next(iter(per_user.values()))["user_id"]
+    groups = history_groups(task.before.histories(list(users)).lengths)
+    rows = []
+    for name, table in per_user.items():
+        means = slice_means(table[[METRIC]], groups, seed=0)
+        rows += [{"system": name, **row} for row in means.reset_index().to_dict("records")]
+    return pd.DataFrame(rows)

@@ -1,0 +1,152 @@
+"""The systems that answer: the engine with each of its parts, and the peers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+import ranker
+from bench.peers import inside
+from bench.peers.outside import ranked_outside
+from bench.peers.ranked import Ranked
+from bench.quality.protocols import Task
+from ranker.evaluation.evaluate import CANDIDATES, CROSS_ENCODER, ENGINE, LASTING, ranked_by_every_part
+from ranker.lasting import lasting_views
+from retrieval.candidates import NO_ITEM, Requests
+from retrieval.fusion import FusedRetriever, FusionConfig
+
+K = 50  # items of a list
+TIMED = 200  # lists by which the time of one is taken
+RRF = "reciprocal rank fusion"
+FROZEN = "engine, without feedback"
+WITHOUT_SEQUENCE = "engine, without sequence"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What a system answered.
+
+    Attributes:
+        items: (L, K) positions in the catalogue, best first, NO_ITEM at the end.
+        fit_s: Seconds of fitting it; None for a part of an engine, which is not fitted by itself.
+        list_ms: Milliseconds of a list on one core, many at once.
+    """
+
+    items: NDArray[np.int64]
+    fit_s: float | None
+    list_ms: float
+
+
+def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[str, Answer]:
+    """What an engine and each of its parts answer, and an engine without the sequence source where there is one.
+
+    Args:
+        task: The questions.
+        settings: The engine's, as ``EngineConfig.to_dict`` gives them.
+        seed: Of everything random.
+    """
+    engine, answers = _fitted(task, settings, seed)
+    if task.protocol == "prequential":
+        answers[FROZEN] = Answer(without_feedback(engine, task), None, answers[ENGINE].list_ms)
+    engine.log.close()
+    if "sequence" in engine.config.sources and len(engine.config.sources) > 1:
+        others = [name for name in engine.config.sources if name != "sequence"]
+        less, without = _fitted(task, {**settings, "sources": others}, seed)
+        answers[WITHOUT_SEQUENCE] = without[ENGINE]
+        less.log.close()
+    return answers
+
+
+def _fitted(task: Task, settings: Mapping[str, Any], seed: int) -> tuple[ranker.Engine, dict[str, Answer]]:
+    clock = time.perf_counter()
+    engine = ranker.fit(task.train, task.items, ranker.EngineConfig.from_dict({**settings, "seed": seed}))
+    fit_s = time.perf_counter() - clock
+    sources = engine.retriever.sources
+    others = {
+        **{f"{name}, lasting": view for name, view in lasting_views(sources).items()},
+        RRF: FusedRetriever(sources, dict.fromkeys(sources, 1.0), FusionConfig(method="rrf")),
+    }
+    ranked = ranked_by_every_part(engine, task.asked, K, others)
+    with one_core():
+        times = list_times(engine, task, others)
+    return engine, {
+        name: Answer(items, fit_s if name == ENGINE else None, times[name]) for name, items in ranked.items()
+    }
+
+
+def list_times(engine: ranker.Engine, task: Task, others: Mapping[str, FusedRetriever]) -> dict[str, float]:
+    """Milliseconds of a list by system, from the first lists that are asked for."""
+    everything = np.ones(len(task.catalogue), np.bool_)
+    requests = Requests(task.asked.histories(slice(TIMED)), everything)
+    depth = max(K, engine.config.rerank.chosen.depth)
+    calls: dict[str, Callable[[], object]] = {
+        name: lambda retriever=retriever: retriever.retrieve(requests, K)
+        for name, retriever in {**engine.retriever.sources, **others, LASTING: engine.lasting}.items()
+        if retriever is not None
+    }
+    calls[CANDIDATES] = lambda: engine.retriever.retrieve(requests, K)
+    calls[CROSS_ENCODER] = lambda: engine.reranker.rerank(requests, engine.retriever.retrieve(requests, depth))
+    calls[ENGINE] = calls[CROSS_ENCODER]
+    return {name: 1000 * _seconds(call) / len(requests) for name, call in calls.items()}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    clock = time.perf_counter()
+    call()
+    return time.perf_counter() - clock
+
+
+def without_feedback(engine: ranker.Engine, task: Task) -> NDArray[np.int64]:
+    """The lists of an engine that is told no event of the test; what was seen meanwhile is left out still."""
+    asked = task.asked
+    users = asked.users.unique()
+    most = int(np.max(asked.histories().lengths - task.before.histories(list(asked.users)).lengths))
+    frozen = engine.recommend(list(users), min(K + most, len(task.catalogue)))
+    lists = {user: task.catalogue.ids.positions(items) for user, items in frozen.groupby("user_id")["item_id"]}
+    items = np.full((len(asked), K), NO_ITEM, np.int64)
+    for at, user in enumerate(asked.users):
+        history = asked.histories(slice(at, at + 1))
+        left = lists[user][~np.isin(lists[user], history.items)][:K]
+        items[at, : len(left)] = left
+    return items
+
+
+def peer_answer(name: str, settings: Mapping[str, Any], task: Task, seed: int) -> Answer:
+    """What a peer answers; whom it can say nothing to gets the most popular films."""
+    read = task.asked.histories()
+    if name in inside.MODELS:
+        found = inside.ranked_inside(name, settings, task.log, task.rows, read, len(task.catalogue), K, seed)
+    else:
+        found = ranked_outside(name, settings, task.log, read, K, seed)
+    return Answer(with_popular(found, task), found.fit_s, 1000 * found.rank_s / len(read))
+
+
+def with_popular(found: Ranked, task: Task) -> NDArray[np.int64]:
+    """Lists of which the empty ones hold the most popular items that their users did not have."""
+    items = found.items.copy()
+    liked = task.log.liked()
+    popular = np.argsort(-np.bincount(liked.items, minlength=len(task.catalogue)), kind="stable")
+    for at in np.flatnonzero((items == NO_ITEM).all(axis=1)):
+        had = task.asked.histories(slice(int(at), int(at) + 1)).items
+        items[at] = popular[~np.isin(popular, had)][:K]
+    return items
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """One thread for numerical libraries and torch while it lasts; sessions of ONNX Runtime keep theirs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
