@@ -205,12 +205,17 @@ def _write_manifest(folder: Path) -> None:
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "libraries": {name: number for name in LIBRARIES if (number := _installed(name))},
+        "libraries": libraries(),
         "files": {
             str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files
         },
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def libraries() -> dict[str, str]:
+    """The versions of the libraries that figures depend on, by name; what is not installed is left out."""
+    return {name: number for name in LIBRARIES if (number := _installed(name))}
 
 
 def _installed(name: str) -> str | None:

@@ -120,3 +120,16 @@ def test_every_package_is_installed() -> None:
     listed = set(settings["options"]["packages"].split())
     there = {".".join(path.parent.parts) for path in SOURCES if path.name == "__init__.py"}
     assert listed == there
+
+
+def test_every_file_that_packages_need_is_installed() -> None:
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    installed = {
+        path.relative_to(ROOT)
+        for package, patterns in settings["options.package_data"].items()
+        for pattern in patterns.split()
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    there = {path.relative_to(ROOT) for package in FORBIDDEN for path in (ROOT / package).rglob("*") if path.is_file()}
+    assert installed == {path for path in there if path.suffix not in (".py", ".pyc")}

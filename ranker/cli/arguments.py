@@ -65,6 +65,10 @@ PerUserFile: TypeAlias = Annotated[
     Path | None, typer.Option("--out", help="Write every user's metrics to this .parquet file, which compare takes.")
 ]
 
+ReportFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--report", help="Write tables and plots to this .html file, which needs nothing else.")
+]
+
 
 @contextmanager
 def loaded(model: Path) -> Iterator[Engine]:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ranker.cli.arguments import ReportFile
 from ranker.cli.output import Output
+from ranker.cli.tables import appearing, check_report_file
 
 
 def compare(
@@ -27,6 +29,7 @@ def compare(
         bool, typer.Option("--common", help="Compare the users that both have, and leave the others out.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
+    report: ReportFile = None,
 ) -> None:
     """Compare two sets of per-user results, paired by user: differences, 95% intervals, and p-values.
 
@@ -36,10 +39,11 @@ def compare(
     Example:
         ranker compare before.parquet after.parquet --metric ndcg@10,hr@10 --system engine
     """
-    from ranker.evaluation import compare_results, read_per_user
+    from ranker.evaluation import compare_results, read_per_user, write_comparison
     from ranker.evaluation.evaluate import METRIC
 
     output: Output = ctx.obj
+    check_report_file(report)
     first, second = read_per_user(before), read_per_user(after)
     found = compare_results(
         first,
@@ -50,6 +54,16 @@ def compare(
         seed=seed,
     )
     facts = {"before": before, "after": after, "split": second.split, "confidence": found["confidence"].iloc[0]}
+    if report is not None:
+        with appearing(report) as part:
+            write_comparison(
+                part,
+                found,
+                title=f"{after.name} against {before.name}",
+                described=f"The same users under both, judged by {second.split}.",
+                details={"Before": str(before), "After": str(after), "Seed of the resampling": str(seed)},
+            )
+        facts["report"] = report
     output.show(comparisons=found.drop(columns="confidence"), compared=facts)
 
 

@@ -18,6 +18,7 @@ from ranker.cli.arguments import (
     Model,
     OnBadRows,
     PerUserFile,
+    ReportFile,
     Seed,
     Unit,
     loaded,
@@ -25,11 +26,12 @@ from ranker.cli.arguments import (
 )
 from ranker.cli.fit import read_config, read_log
 from ranker.cli.output import Output
-from ranker.cli.tables import appearing, check_writable, read_events
+from ranker.cli.tables import appearing, check_report_file, check_writable, read_events
 
 if TYPE_CHECKING:
     from ranker import Engine
     from ranker.evaluation.evaluate import Evaluation
+    from ranker.evaluation.questions import Questions
 
 SPLIT = "Splitting the log"
 
@@ -45,21 +47,27 @@ def evaluate(
     ],
     cutoffs: Cutoffs = "5,10,20",
     out: PerUserFile = None,
+    report: ReportFile = None,
 ) -> None:
     """Measure a saved engine, and each of its parts, on events that it was not fitted on.
 
     Example:
-        ranker evaluate model later.csv --cutoffs 10,50
+        ranker evaluate model later.csv --cutoffs 10,50 --report later.html
     """
     from ranker.evaluation.evaluate import evaluate as measure
+    from ranker.evaluation.questions import asked_once
 
     output: Output = ctx.obj
     taken_at = ranks(cutoffs)
     check_writable(out, (".parquet",))
+    check_report_file(report)
     events = read_events(test)
     with loaded(model) as engine:
         found = measure(engine, events, cutoffs=taken_at, seed=engine.config.seed)
-        _show(output, engine, found, f"the events of {test.name}", taken_at, out)
+        described = f"the events of {test.name}"
+        if report is not None:
+            _write_report(report, f"{model.name} on {test.name}", engine, found, asked_once(engine, events), described)
+        _show(output, engine, found, described, taken_at, out, report)
 
 
 def backtest(
@@ -88,6 +96,7 @@ def backtest(
     fast: Fast = False,
     cutoffs: Cutoffs = "5,10,20",
     out: PerUserFile = None,
+    report: ReportFile = None,
     columns: Columns = None,
     item_columns: ItemColumns = None,
     time_unit: Unit = "s",
@@ -101,10 +110,12 @@ def backtest(
     import ranker
     from ranker.evaluation import global_temporal, leave_one_out, replay
     from ranker.evaluation.evaluate import evaluate as measure
+    from ranker.evaluation.questions import asked_before_each, asked_once
 
     output: Output = ctx.obj
     taken_at = ranks(cutoffs)
     check_writable(out, (".parquet",))
+    check_report_file(report)
     settings = read_config(config, seed, fast)
     log, catalogue, _ = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows)
     if split == "leave-one-out":
@@ -115,16 +126,46 @@ def backtest(
     engine = ranker.fit(parts.train, catalogue, settings, progress=output.shows_progress)
     wanted = (parts.test["weight"] >= least_weight).to_numpy()
     described += f", of weight {least_weight:g} or more" if least_weight else ""
+    described += f", of {interactions.name}"
     if split == "prequential":
         found = replay(engine, parts.test, relevant=wanted, cutoffs=taken_at, seed=settings.seed)
     else:
         found = measure(engine, parts.test[wanted], cutoffs=taken_at, seed=settings.seed)
-    _show(output, engine, found, f"{described}, of {interactions.name}", taken_at, out)
+    if report is not None:
+        later = parts.test
+        asked = (
+            asked_before_each(engine, later, wanted) if split == "prequential" else asked_once(engine, later[wanted])
+        )
+        _write_report(report, f"Backtest on {interactions.name}", engine, found, asked, described)
+    _show(output, engine, found, described, taken_at, out, report)
     engine.log.close()
 
 
+def _write_report(path: Path, title: str, engine: Engine, evaluation: Evaluation, asked: Questions, split: str) -> None:
+    import numpy as np
+
+    from ranker.evaluation import usual_groups, write_report
+
+    known = engine.users.base.histories.items
+    with appearing(path) as part:
+        write_report(
+            part,
+            evaluation,
+            title=title,
+            described=f"Ranked the whole catalogue, less what each user had seen, and judged by {split}.",
+            slices=usual_groups(asked, np.bincount(known, minlength=len(engine.catalogue))),
+            details={"Items": f"{len(engine.catalogue):,}", "Events fitted on": f"{len(known):,}"},
+        )
+
+
 def _show(
-    output: Output, engine: Engine, evaluation: Evaluation, split: str, cutoffs: tuple[int, ...], out: Path | None
+    output: Output,
+    engine: Engine,
+    evaluation: Evaluation,
+    split: str,
+    cutoffs: tuple[int, ...],
+    out: Path | None,
+    report: Path | None,
 ) -> None:
     from ranker.evaluation import PerUserResults, write_per_user
     from ranker.evaluation.evaluate import ENGINE, METRIC
@@ -141,5 +182,7 @@ def _show(
         with appearing(out) as part:
             write_per_user(PerUserResults(evaluation.per_user, split, cutoffs), part)
         certain["per_user"] = out
+    if report is not None:
+        certain["report"] = report
     summary = evaluation.summary.T.rename_axis("metric").reset_index()
     output.show(summary=summary, engine=certain)

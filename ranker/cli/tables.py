@@ -1,4 +1,4 @@
-"""Tables that commands read beside the log and the items, and tables that they write."""
+"""Tables that commands read beside the log and the items, and files that they write."""
 
 from __future__ import annotations
 
@@ -53,6 +53,15 @@ def check_writable(path: Path | None, kinds: tuple[str, ...] = WRITTEN) -> None:
         raise InputError(f"{path}: what is written here is {', '.join(kinds)}; let the file's name end so.")
     if not path.parent.is_dir() or path.is_dir():
         raise InputError(f"{path}: {'is' if path.is_dir() else 'lies in'} no {'file' if path.is_dir() else 'folder'}.")
+
+
+def check_report_file(path: Path | None) -> None:
+    """Refuse, before any work, a report that cannot be written or made."""
+    from ranker.evaluation.report import check_report
+
+    check_writable(path, (".html",))
+    if path is not None:
+        check_report()
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

@@ -7,8 +7,9 @@ from ranker.evaluation.metrics import coverage, per_user_metrics
 from ranker.evaluation.multiple_comparisons import compare_results, compare_systems, holm, sign_flip_test
 from ranker.evaluation.off_policy import OffPolicyEstimate, doubly_robust, ips, snips
 from ranker.evaluation.probabilities import auc, brier_score, expected_calibration_error, log_loss
+from ranker.evaluation.report import write_comparison, write_report
 from ranker.evaluation.results import PerUserResults, read_per_user, write_per_user
-from ranker.evaluation.slices import history_groups, popularity_groups, slice_means
+from ranker.evaluation.slices import history_groups, popularity_groups, slice_means, usual_groups
 from ranker.evaluation.splits import Split, global_temporal, leave_one_out
 
 __all__ = [
@@ -46,5 +47,8 @@ __all__ = [
     "sign_flip_test",
     "slice_means",
     "snips",
+    "usual_groups",
+    "write_comparison",
     "write_per_user",
+    "write_report",
 ]

@@ -16,6 +16,7 @@ from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstr
 from ranker.evaluation.metrics import coverage, per_user_metrics
 from ranker.evaluation.multiple_comparisons import compare_systems
 from ranker.evaluation.questions import Questions, asked_before_each, asked_once
+from ranker.evaluation.slices import Groups, slice_means
 from ranker.reranker import CrossEncoderReranker
 from retrieval.candidates import Retriever
 
@@ -88,7 +89,7 @@ class Evaluation:
     @property
     def _users(self) -> NDArray[np.int64]:
         """Whose each list is, as a number."""
-        return pd.factorize(self.lists[ENGINE]["user_id"])[0]
+        return pd.factorize(next(iter(self.lists.values()))["user_id"])[0]
 
     def comparisons(self, baseline: str = CANDIDATES, metric: str = METRIC) -> pd.DataFrame:
         """Every other system against one, paired by user, with p-values for so many tests: see `compare_systems`.
@@ -98,6 +99,25 @@ class Evaluation:
         """
         values = {name: table[metric].to_numpy() for name, table in self.per_user.items()}
         return compare_systems(values, baseline, seed=self.seed)
+
+    def sliced(self, groups: Groups, metric: str = METRIC) -> pd.DataFrame:
+        """Every system's mean over each group of lists, with its bootstrap interval over users.
+
+        Args:
+            groups: (L,) the name of each list's group; a list in none has None or NaN.
+            metric: Which.
+
+        Returns:
+            One row per system and group: ``system``, then as `slice_means` gives it.
+
+        Raises:
+            InputError: There is no group, or not one for each list.
+        """
+        means = [
+            slice_means(table[[metric]], groups, seed=self.seed, users=self._users).assign(system=name)
+            for name, table in self.lists.items()
+        ]
+        return pd.concat(means, ignore_index=True)[["system", *means[0].columns.drop("system")]]
 
 
 def evaluate(

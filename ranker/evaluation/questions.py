@@ -49,6 +49,11 @@ class Questions:
     def __len__(self) -> int:
         return len(self.ends)
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many events each list knows, (L,)."""
+        return self.ends - self.log.indptr[self.rows]
+
     def histories(self, lists: slice = slice(None)) -> Histories:
         """What these lists know, a row for each."""
         return self.log.up_to(self.rows[lists], self.ends[lists])

@@ -9,7 +9,9 @@ Park & Tuzhilin, "The long tail of recommender systems and how to leverage it", 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -20,8 +22,13 @@ from encoders.errors import InputError
 from ranker.evaluation.comparison import bootstrap_mean, check_confidence, check_values
 from ranker.evaluation.rankings import check_popularity, once_each
 
+if TYPE_CHECKING:
+    from ranker.evaluation.questions import Questions
+
 NEW = "new"
 HEAD, BOTH, TAIL = "head", "head and tail", "tail"
+
+Groups: TypeAlias = "pd.Categorical[str] | Sequence[str]"  # the name of each user's or list's group
 
 
 def history_groups(
@@ -104,8 +111,32 @@ def popularity_groups(
     return pd.Categorical([names[code] for code in codes], names, ordered=True)
 
 
+def usual_groups(asked: Questions, popularity: NDArray[np.number]) -> dict[str, pd.Categorical[str]]:
+    """Return the groups that are always worth a look: by the history, unless it divides nobody, and by popularity.
+
+    Args:
+        asked: The lists to group.
+        popularity: (I,) events of each item in the training data.
+
+    Returns:
+        What lists are grouped by → (L,) the group of each.
+
+    Raises:
+        InputError: If `popularity` does not fit, see `popularity_groups`.
+    """
+    groups = {}
+    with suppress(InputError):  # equal lengths are no mistake, only no two groups
+        groups["length of the history"] = history_groups(asked.lengths)
+    return {**groups, "popularity of what was to be found": popularity_groups(asked.relevant, popularity)}
+
+
 def slice_means(
-    metrics: pd.DataFrame, groups: pd.Categorical[str] | Sequence[str], *, seed: int, confidence: float = 0.95
+    metrics: pd.DataFrame,
+    groups: Groups,
+    *,
+    seed: int,
+    confidence: float = 0.95,
+    users: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
     """Return the mean of every metric over every group of users, with its bootstrap interval.
 
@@ -115,6 +146,7 @@ def slice_means(
         groups: (U,) the name of each user's group; a user in none has None or NaN.
         seed: Of the resampling; the same seed gives the same intervals.
         confidence: Of each interval, in (0, 1).
+        users: (U,) whose each row is, where users have several, see `bootstrap_mean`.
 
     Returns:
         One row per group and metric: ``group``, ``metric``, ``mean``, ``low``, ``high``, ``n_users``. Groups are in
@@ -129,17 +161,22 @@ def slice_means(
         raise InputError(
             f"There are {len(groups):,} groups for {len(metrics):,} users: give each user the name of one."
         )
-    of_users = metrics.assign(group=groups)["group"].astype("category")
-    if of_users.isna().all():
+    of_rows = metrics.assign(group=groups)["group"].astype("category")
+    if of_rows.isna().all():
         raise InputError("No user is in a group, so there is nothing to average.")
+    of_users = np.arange(len(metrics)) if users is None else users
+    measured = metrics.drop(columns="user_id", errors="ignore")
     rows = []
-    for group, part in metrics.drop(columns="user_id", errors="ignore").groupby(of_users, observed=True):
-        for name, column in part.items():
-            values = column.dropna().to_numpy(np.float64)
-            row = {"group": str(group), "metric": name, "n_users": len(values), "low": np.nan, "high": np.nan}
-            if len(values) > 1:
+    for group in of_rows.cat.remove_unused_categories().cat.categories:
+        within = (of_rows == group).to_numpy()
+        for name, column in measured[within].items():
+            known = column.notna().to_numpy()
+            values, whose = column[known].to_numpy(np.float64), of_users[within][known]
+            n_users = len(np.unique(whose))
+            row = {"group": str(group), "metric": name, "n_users": n_users, "low": np.nan, "high": np.nan}
+            if n_users > 1:
                 check_values(f"{name} of {group}", values)
-                interval = bootstrap_mean(values, seed=seed, confidence=confidence)
+                interval = bootstrap_mean(values, seed=seed, confidence=confidence, users=whose)
                 row |= {"low": interval.low, "high": interval.high}
             rows.append({**row, "mean": float(values.mean()) if len(values) else np.nan})
     return pd.DataFrame(rows)[["group", "metric", "mean", "low", "high", "n_users"]]

@@ -9,7 +9,16 @@ import pytest
 from scipy import sparse
 
 from encoders.errors import InputError
-from ranker.evaluation import bootstrap_mean, history_groups, per_user_metrics, popularity_groups, slice_means
+from ranker.evaluation import (
+    bootstrap_mean,
+    history_groups,
+    per_user_metrics,
+    popularity_groups,
+    slice_means,
+    usual_groups,
+)
+from ranker.evaluation.questions import Questions
+from retrieval.histories import Histories
 
 
 def test_histories_are_grouped_by_given_bounds() -> None:
@@ -106,3 +115,32 @@ def test_what_makes_no_groups_is_refused_in_one_line(call: Callable[[], object],
     with pytest.raises(InputError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_users_with_several_rows_are_resampled_with_all_of_theirs() -> None:
+    rng = np.random.default_rng(0)
+    users = np.sort(rng.integers(0, 12, 60))
+    metrics, groups = pd.DataFrame({"ndcg@5": rng.random(60)}), np.where(rng.random(60) < 0.5, "a", "b")
+    table = slice_means(metrics, [*groups], seed=3, users=users).set_index("group")
+    for group in ("a", "b"):
+        within = groups == group
+        expected = bootstrap_mean(metrics["ndcg@5"][within].to_numpy(), seed=3, users=users[within])
+        row = table.loc[group]
+        assert (row["mean"], row["low"], row["high"]) == (expected.mean, expected.low, expected.high)
+        assert row["n_users"] == len({*users[within]})
+    alone = slice_means(metrics[:3], ["a"] * 3, seed=0, users=np.array([7, 7, 7])).iloc[0]
+    assert (alone["n_users"], np.isnan(alone["low"])) == (1, True)
+
+
+def test_the_usual_groups_are_made_of_what_each_list_knows_and_asks_for() -> None:
+    log = Histories.from_rows(np.array([0] * 4 + [1] * 6), np.arange(10) % 3, np.ones(10, np.float32), np.arange(10), 2)
+    relevant = sparse.csr_array(np.array([[1, 0, 0], [0, 0, 1], [0, 0, 1]], bool))
+    asked = Questions(log, np.array([1, 4, 10]), np.array([0, 0, 1]), pd.Index([5, 5, 6]), relevant, 0)
+    popularity = np.array([9, 1, 1])
+    assert [*asked.lengths] == [len(one) for one in np.split(asked.histories().items, asked.histories().indptr[1:-1])]
+    found = usual_groups(asked, popularity)
+    assert [[*groups] for groups in found.values()] == [
+        [*history_groups(np.array([1, 4, 6]))], ["head", "tail", "tail"]
+    ]  # fmt: skip
+    alike = Questions(log, np.array([4, 8]), np.array([0, 1]), pd.Index([5, 6]), relevant[:2], 0)
+    assert [*usual_groups(alike, popularity)] == [[*found][1]]  # both know four events
