@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +29,7 @@ from ranker.tasks import retrieval_task
 from ranker.temporary import remove_with, temporary_folder
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
+from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
 from retrieval.ease import check_size
 from retrieval.fusion import FusedRetriever, learn_weights, standardised
@@ -234,17 +234,17 @@ def held_out_lists(
     events = held_out_events(histories, sizes, training.max_lists, rng)
     logger.info("Holding out the newest events of each user: %d lists to learn from.", len(events))
     sources = fit_sources(liked.without_latest(sizes), vectors, config)
-    equal = FusedRetriever(sources, dict.fromkeys(sources, 1.0), config.fusion)
-    lists = labelled_lists(histories, events, equal, len(vectors))
     if weights is None:
-        features = standardised(lists.candidates.by_source)
-        learned = learn_weights(features, lists.candidates.items, lists.is_chosen)
+        equal = FusedRetriever(sources, dict.fromkeys(sources, 1.0), config.fusion)
+        some = rng.permutation(events)[: config.fusion.max_lists]
+        everything = Requests(histories.before(some), np.ones(len(vectors), np.bool_))
+        proposed = equal.union(everything, config.fusion.depth)
+        chosen = proposed.items == histories.items[some, None]
+        learned = learn_weights(standardised(proposed.by_source), proposed.items, chosen)
         weights = dict(zip(config.sources, learned.tolist(), strict=True))
         logger.info("Learned fusion weights: %s.", ", ".join(f"{name} {w:.2f}" for name, w in weights.items()))
     fused = FusedRetriever(sources, weights, config.fusion)
-    # which items are proposed does not depend on the weights, and to have them scored again takes as long as before
-    reordered = fused.rearrange(lists.requests, lists.candidates)
-    return replace(lists, candidates=reordered), fused
+    return labelled_lists(histories, events, fused, len(vectors)), fused
 
 
 def collaborative_factors(retriever: FusedRetriever, n_items: int) -> NDArray[np.float32]:

@@ -155,13 +155,15 @@ def held_out_events(
 
 
 def labelled_lists(log: Histories, events: NDArray[np.int64], retriever: FusedRetriever, n_items: int) -> LabelledLists:
-    """The candidates that each event's user would have been shown just before it.
+    """The first candidates, as many as one source proposes, of each event's user just before it.
 
     ``retriever`` must not have been trained on the events, or its scores give the answers away.
     """
     requests = Requests(log.before(events), np.ones(n_items, np.bool_))
-    candidates = retriever.union(requests, retriever.config.depth)
-    return LabelledLists(log.rows[events], requests, candidates, log.items[events])
+    # in blocks, since what all sources propose is several times what is kept
+    blocks = [block for _, block in requests.blocks()] or [requests]
+    parts = [retriever.retrieve(block, retriever.config.depth) for block in blocks]
+    return LabelledLists(log.rows[events], requests, Candidates.joined(parts), log.items[events])
 
 
 def refused_lists(refused: LabelledEvents, retriever: FusedRetriever, depth: int) -> LabelledLists:

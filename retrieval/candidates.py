@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -81,6 +81,16 @@ class Candidates:
     def of(cls, source: str, items: NDArray[np.int64], scores: NDArray[np.float32]) -> Candidates:
         """The candidates of a single source."""
         return cls(items, scores, scores[:, :, None], (source,))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """Candidates of several batches, all of the same width and sources, as one."""
+        return cls(
+            np.concatenate([part.items for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.by_source for part in parts]),
+            parts[0].sources,
+        )
 
     def __len__(self) -> int:
         return len(self.items)

@@ -26,6 +26,8 @@ class FusionConfig:
             reciprocal ranks.
         weights: Source → weight, at least 0. None learns them (see ``learn_weights``) on events that the sources were
             not trained on; reciprocal ranks all weigh 1 then.
+        max_lists: Lists that weights are learned on at most, a random sample; all that is proposed for them is held in
+            memory with every source's score.
         depth: Candidates that each source proposes.
         rank_constant: The k of reciprocal rank fusion, score = Σ weight / (k + rank).
         query_weight: Where a request carries a free-text query: weight of the text source, as a multiple of all the
@@ -34,6 +36,7 @@ class FusionConfig:
 
     method: Literal["weighted", "rrf"] = "weighted"
     weights: Mapping[str, float] | None = None
+    max_lists: Annotated[int, Field(ge=1)] = 5_000
     depth: Annotated[int, Field(ge=1)] = 200
     rank_constant: Annotated[float, Field(gt=0)] = 60.0
     query_weight: Annotated[float, Field(gt=0)] = 2.0
@@ -91,11 +94,7 @@ class FusedRetriever:
         self._check_query(requests)
         by_source = np.stack([source.score(requests, items) for source in self.sources.values()], axis=2)
         unordered = Candidates(items, np.zeros(items.shape, np.float32), by_source, tuple(self.sources))
-        return self.rearrange(requests, unordered)
-
-    def rearrange(self, requests: Requests, candidates: Candidates) -> Candidates:
-        """Candidates that the same sources have scored, in the fused order of these weights."""
-        return candidates.reordered(self._fuse(requests, candidates.items, candidates.by_source))
+        return unordered.reordered(self._fuse(requests, items, by_source))
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The fused score of given items (U, K), comparable within a row and this set of items only."""

@@ -66,7 +66,14 @@ def evaluate(
         found = measure(engine, events, cutoffs=taken_at, seed=engine.config.seed)
         described = f"the events of {test.name}"
         if report is not None:
-            _write_report(report, f"{model.name} on {test.name}", engine, found, asked_once(engine, events), described)
+            _write_report(
+                report,
+                f"{model.name} on {test.name}",
+                engine,
+                found,
+                asked_once(engine.users, engine.catalogue, events),
+                described,
+            )
         _show(output, engine, found, described, taken_at, out, report)
 
 
@@ -134,7 +141,9 @@ def backtest(
     if report is not None:
         later = parts.test
         asked = (
-            asked_before_each(engine, later, wanted) if split == "prequential" else asked_once(engine, later[wanted])
+            asked_before_each(engine.users, engine.catalogue, later, wanted)
+            if split == "prequential"
+            else asked_once(engine.users, engine.catalogue, later[wanted])
         )
         _write_report(report, f"Backtest on {interactions.name}", engine, found, asked, described)
     _show(output, engine, found, described, taken_at, out, report)
