@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FILTERS = "Which items"
 READING = "Reading the files"
+SPLIT = "Splitting the log"
 
 Model: TypeAlias = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of a saved engine.", show_default=False)
@@ -57,6 +58,24 @@ Unit: TypeAlias = Annotated[
 OnBadRows: TypeAlias = Annotated[
     Literal["raise", "drop"],
     typer.Option(help="Refuse a file with rows that cannot be used, or leave them out.", rich_help_panel=READING),
+]
+HowToSplit: TypeAlias = Annotated[
+    Literal["leave-one-out", "global-temporal", "prequential"],
+    typer.Option(
+        "--split",
+        help="Hold out each user's newest events, or everything after one instant; prequential: predict each of "
+        "the latter from all before it, then reveal it.",
+        rich_help_panel=SPLIT,
+    ),
+]
+Holdout: TypeAlias = Annotated[
+    int, typer.Option(min=1, help="leave-one-out: newest events of each user.", rich_help_panel=SPLIT)
+]
+TestFraction: TypeAlias = Annotated[
+    float, typer.Option(help="global-temporal, prequential: share of the events.", rich_help_panel=SPLIT)
+]
+LeastWeight: TypeAlias = Annotated[
+    float, typer.Option(help="Events of less are not to be found, though they are known.", rich_help_panel=SPLIT)
 ]
 Cutoffs: TypeAlias = Annotated[
     str, typer.Option(metavar="K,…", help="Ranks at which metrics are taken; 10 must be among them.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,14 +12,18 @@ from ranker.cli.arguments import (
     ConfigFile,
     Cutoffs,
     Fast,
+    Holdout,
+    HowToSplit,
     InteractionsFile,
     ItemColumns,
     ItemsFile,
+    LeastWeight,
     Model,
     OnBadRows,
     PerUserFile,
     ReportFile,
     Seed,
+    TestFraction,
     Unit,
     loaded,
     ranks,
@@ -32,8 +36,6 @@ if TYPE_CHECKING:
     from ranker import Engine
     from ranker.evaluation.evaluate import Evaluation
     from ranker.evaluation.questions import Questions
-
-SPLIT = "Splitting the log"
 
 
 def evaluate(
@@ -54,7 +56,7 @@ def evaluate(
     Example:
         ranker evaluate model later.csv --cutoffs 10,50 --report later.html
     """
-    from ranker.evaluation.evaluate import evaluate as measure
+    from ranker.evaluation.evaluate import judged
     from ranker.evaluation.questions import asked_once
 
     output: Output = ctx.obj
@@ -63,17 +65,11 @@ def evaluate(
     check_report_file(report)
     events = read_events(test)
     with loaded(model) as engine:
-        found = measure(engine, events, cutoffs=taken_at, seed=engine.config.seed)
+        asked = asked_once(engine.users, engine.catalogue, events)
+        found = judged(engine, asked, cutoffs=taken_at, seed=engine.config.seed)
         described = f"the events of {test.name}"
         if report is not None:
-            _write_report(
-                report,
-                f"{model.name} on {test.name}",
-                engine,
-                found,
-                asked_once(engine.users, engine.catalogue, events),
-                described,
-            )
+            _write_report(report, f"{model.name} on {test.name}", engine, found, asked, described)
         _show(output, engine, found, described, taken_at, out, report)
 
 
@@ -81,23 +77,10 @@ def backtest(
     ctx: typer.Context,
     interactions: InteractionsFile,
     items: ItemsFile,
-    split: Annotated[
-        Literal["leave-one-out", "global-temporal", "prequential"],
-        typer.Option(
-            help="Hold out each user's newest events, or everything after one instant; prequential: predict each of "
-            "the latter from all before it, then reveal it.",
-            rich_help_panel=SPLIT,
-        ),
-    ] = "global-temporal",
-    holdout: Annotated[
-        int, typer.Option(min=1, help="leave-one-out: newest events of each user.", rich_help_panel=SPLIT)
-    ] = 1,
-    test_fraction: Annotated[
-        float, typer.Option(help="global-temporal, prequential: share of the events.", rich_help_panel=SPLIT)
-    ] = 0.1,
-    least_weight: Annotated[
-        float, typer.Option(help="Events of less are not to be found, though they are known.", rich_help_panel=SPLIT)
-    ] = 0,
+    split: HowToSplit = "global-temporal",
+    holdout: Holdout = 1,
+    test_fraction: TestFraction = 0.1,
+    least_weight: LeastWeight = 0,
     config: ConfigFile = None,
     seed: Seed = None,
     fast: Fast = False,
@@ -115,9 +98,8 @@ def backtest(
         ranker backtest log.csv films.csv --split leave-one-out
     """
     import ranker
-    from ranker.evaluation import global_temporal, leave_one_out, replay
-    from ranker.evaluation.evaluate import evaluate as measure
-    from ranker.evaluation.questions import asked_before_each, asked_once
+    from ranker.evaluation import Backtest
+    from ranker.evaluation.evaluate import judged
 
     output: Output = ctx.obj
     taken_at = ranks(cutoffs)
@@ -125,26 +107,14 @@ def backtest(
     check_report_file(report)
     settings = read_config(config, seed, fast)
     log, catalogue, _ = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows)
-    if split == "leave-one-out":
-        parts, described = leave_one_out(log, holdout=holdout), f"{split}, holdout {holdout}"
-    else:
-        parts, described = global_temporal(log, test_fraction), f"{split}, test fraction {test_fraction:g}"
+    plan = Backtest(split, holdout, test_fraction, least_weight)
+    parts = plan.cut(log)
     output.note(f"Fitting on {len(parts.train):,} events, measuring on {len(parts.test):,} later ones.")
     engine = ranker.fit(parts.train, catalogue, settings, progress=output.shows_progress)
-    wanted = (parts.test["weight"] >= least_weight).to_numpy()
-    described += f", of weight {least_weight:g} or more" if least_weight else ""
-    described += f", of {interactions.name}"
-    if split == "prequential":
-        found = replay(engine, parts.test, relevant=wanted, cutoffs=taken_at, seed=settings.seed)
-    else:
-        found = measure(engine, parts.test[wanted], cutoffs=taken_at, seed=settings.seed)
+    asked = plan.asked(engine.users, engine.catalogue, parts.test)
+    found = judged(engine, asked, cutoffs=taken_at, seed=settings.seed)
+    described = f"{plan}, of {interactions.name}"
     if report is not None:
-        later = parts.test
-        asked = (
-            asked_before_each(engine.users, engine.catalogue, later, wanted)
-            if split == "prequential"
-            else asked_once(engine.users, engine.catalogue, later[wanted])
-        )
         _write_report(report, f"Backtest on {interactions.name}", engine, found, asked, described)
     _show(output, engine, found, described, taken_at, out, report)
     engine.log.close()

@@ -1,5 +1,6 @@
 """Offline evaluation: splits in time, metrics of lists, and how sure a difference is."""
 
+from ranker.evaluation.backtest import Backtest
 from ranker.evaluation.beyond_accuracy import diversity, miscalibration, novelty, popularity_lift, serendipity
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.evaluate import Evaluation, evaluate, replay
@@ -13,6 +14,7 @@ from ranker.evaluation.slices import history_groups, popularity_groups, slice_me
 from ranker.evaluation.splits import Split, global_temporal, leave_one_out
 
 __all__ = [
+    "Backtest",
     "Evaluation",
     "MeanInterval",
     "OffPolicyEstimate",

@@ -140,9 +140,7 @@ def evaluate(
     Raises:
         InputError: A column is missing, 10 is no cut-off, or no user can be judged.
     """
-    _check_ten(cutoffs)
-    asked = asked_once(engine.users, engine.catalogue, test)
-    return judgement(ranked_by_every_part(engine, asked, max(cutoffs), others), asked, cutoffs, seed)
+    return judged(engine, asked_once(engine.users, engine.catalogue, test), others=others, cutoffs=cutoffs, seed=seed)
 
 
 def replay(
@@ -172,8 +170,32 @@ def replay(
         InputError: A column is missing, 10 is no cut-off, an event is earlier than what the engine knows of its user,
             or fewer than two users have an event that can be judged.
     """
-    _check_ten(cutoffs)
     asked = asked_before_each(engine.users, engine.catalogue, test, relevant)
+    return judged(engine, asked, others=others, cutoffs=cutoffs, seed=seed)
+
+
+def judged(
+    engine: Engine,
+    asked: Questions,
+    *,
+    others: Mapping[str, Retriever] = MappingProxyType({}),
+    cutoffs: Sequence[int] = (5, 10, 20),
+    seed: int = 0,
+) -> Evaluation:
+    """What an engine and its parts are worth by their answers to these questions.
+
+    Args:
+        engine: It knows nothing of what is to be found.
+        asked: The questions.
+        others: Name → retriever over the same catalogue, to be judged beside the engine's own.
+        cutoffs: Ranks at which metrics are taken; 10 must be among them.
+        seed: Of the bootstrap.
+
+    Raises:
+        InputError: 10 is no cut-off, or the cut-offs do not fit the catalogue.
+    """
+    if 10 not in cutoffs:
+        raise InputError(f"cutoffs are {tuple(cutoffs)}; the summary is taken at 10, so include it.")
     return judgement(ranked_by_every_part(engine, asked, max(cutoffs), others), asked, cutoffs, seed)
 
 
@@ -229,9 +251,3 @@ def judgement(
         users_left_out=asked.users_left_out,
         seed=seed,
     )
-
-
-def _check_ten(cutoffs: Sequence[int]) -> None:
-    """Raise InputError, before anything is ranked, if 10 is not among the cut-offs."""
-    if 10 not in cutoffs:
-        raise InputError(f"cutoffs are {tuple(cutoffs)}; the summary is taken at 10, so include it.")
