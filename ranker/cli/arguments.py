@@ -127,6 +127,16 @@ def ranks(cutoffs: str) -> tuple[int, ...]:
         raise InputError(f"--cutoffs {cutoffs!r}: write whole numbers with commas, as in 5,10,20.") from error
 
 
+def shares(typed: str) -> tuple[float, ...]:
+    """Shares from ``0.25,1``."""
+    from encoders.errors import InputError
+
+    try:
+        return tuple(float(part) for part in typed.split(","))
+    except ValueError as error:
+        raise InputError(f"--rungs {typed!r}: write numbers with commas, as in 0.25,1.") from error
+
+
 def listed_ids(ids: IdMap, typed: Sequence[str]) -> list[object]:
     """Ids from words each of which is an id or, where there is no such id, several with commas between."""
     from retrieval.ids import UNKNOWN
