@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from encoders import DEFAULT_CHECKPOINT, ExportConfig, PairCrossEncoderConfig, T
 from encoders.errors import ConfigError
 from ranker.feedback import FeedbackPolicy
 from ranker.states.rows import RowKind
+from ranker.yaml_files import read_yaml
 from retrieval.als import AlsConfig
 from retrieval.ease import EaseConfig
 from retrieval.fusion import FusionConfig
@@ -256,36 +256,6 @@ class EngineConfig:
     def to_yaml(self, path: Path | str) -> None:
         """Write every setting, defaults included."""
         Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
-
-
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """The keys and values of a YAML file; none where it is empty.
-
-    Raises:
-        ConfigError: The file cannot be read, a key is there twice, or it holds anything but keys and values.
-    """
-    try:
-        tree = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(tree, dict | None):
-        raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}.")
-    return tree or {}
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML in which a key may not occur twice; PyYAML lets the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        repeated = [key for at, key in enumerate(keys) if key in keys[:at]]
-        if repeated:
-            raise yaml.constructor.ConstructorError(
-                problem=f"key {repeated[0]!r} is there twice,", problem_mark=node.start_mark
-            )
-        return super().construct_mapping(node, deep)
 
 
 def _over_defaults(tree: dict[str, Any], settings: Any, origin: str, prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from encoders.errors import ConfigError
-from ranker.config import EngineConfig, read_yaml
+from ranker.config import EngineConfig
+from ranker.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from optuna import Trial
