@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ranker.evaluation import Split, global_temporal, leave_one_out
-from ranker.evaluation.questions import Questions, asked_before_each, asked_once
+from ranker.evaluation import Backtest, Split
+from ranker.evaluation.questions import Questions
 from ranker.users import UserHistories
 from retrieval.catalogue import Catalogue
 from retrieval.histories import Histories
@@ -33,6 +32,13 @@ DESCRIBED: dict[ProtocolName, str] = {
     "was trained saw the first nine tenths alone.",
     "cold": "Cold items: a tenth of the films, drawn by the seed, have no rating in what is trained on, but their "
     f"texts are known. One list for each user; those of these films that they rated {LIKED} or more are relevant.",
+}
+
+PLANS: dict[ProtocolName, Backtest] = {
+    "loo": Backtest("leave-one-out"),
+    "temporal": Backtest("global-temporal", test_fraction=NEWEST, least_weight=LIKED),
+    "prequential": Backtest("prequential", test_fraction=NEWEST, least_weight=LIKED),
+    "cold": Backtest(least_weight=LIKED),
 }
 
 
@@ -72,13 +78,10 @@ def pose(interactions: pd.DataFrame, items: pd.DataFrame, protocol: ProtocolName
     if ties == "random":
         interactions = interactions.sample(frac=1, random_state=seed)
     catalogue = Catalogue(items)
-    split = SPLITS[protocol](interactions, seed)
+    plan = PLANS[protocol]
+    split = cold_items(interactions, seed) if protocol == "cold" else plan.cut(interactions)
     before = UserHistories(Interactions.from_frame(split.train, catalogue))
-    liked = (split.test["weight"] >= LIKED).to_numpy()
-    if protocol == "prequential":
-        asked = asked_before_each(before, catalogue, split.test, liked)
-    else:
-        asked = asked_once(before, catalogue, split.test if protocol == "loo" else split.test[liked])
+    asked = plan.asked(before, catalogue, split.test)
     return Task(protocol, split.train, items, catalogue, before, asked, described(protocol, ties, asked, catalogue))
 
 
@@ -101,11 +104,3 @@ def described(protocol: ProtocolName, ties: Ties, asked: Questions, catalogue: C
         f"those that the user had are ranked: {len(asked):,} lists of {users:,} users, {new:,} of the lists for users "
         "of whom nothing is known yet."
     )
-
-
-SPLITS: dict[ProtocolName, Callable[[pd.DataFrame, int], Split]] = {
-    "loo": lambda log, seed: leave_one_out(log),
-    "temporal": lambda log, seed: global_temporal(log, NEWEST),
-    "prequential": lambda log, seed: global_temporal(log, NEWEST),
-    "cold": cold_items,
-}

@@ -6,7 +6,7 @@ import pytest
 
 from bench.peers.grids import GRIDS, combinations
 from bench.peers.ranked import Ranked
-from bench.quality.protocols import SPLITS, pose
+from bench.quality.protocols import PLANS, pose
 from bench.quality.systems import K, with_popular
 from retrieval.candidates import NO_ITEM
 from retrieval.ids import UNKNOWN
@@ -48,7 +48,7 @@ def test_chance_decides_between_ratings_of_one_second_and_no_others(log) -> None
 @pytest.mark.parametrize("protocol", ["temporal", "prequential"])
 def test_nothing_that_is_trained_on_is_as_late_as_the_test(log, protocol) -> None:
     task = pose(log, ITEMS, protocol, "file")
-    split = SPLITS[protocol](log, 0)
+    split = PLANS[protocol].cut(log)
     assert task.train["datetime"].max() < split.test["datetime"].min()
     liked = split.test[split.test["weight"] >= 4]
     assert task.asked.relevant.sum() == len(liked)
@@ -79,7 +79,7 @@ def test_a_split_that_leaks_is_found_out(log) -> None:
     from retrieval.interactions import Interactions
 
     catalogue = Catalogue(ITEMS)
-    split = SPLITS["loo"](log, 0)
+    split = PLANS["loo"].cut(log)
     with pytest.raises(Exception, match="fitted on the test's own events"):
         asked_once(UserHistories(Interactions.from_frame(log, catalogue)), catalogue, split.test)
 
