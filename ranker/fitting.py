@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from ranker.tasks import retrieval_task
 from ranker.temporary import remove_with, temporary_folder
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
-from retrieval.candidates import Requests
+from retrieval.candidates import Requests, Source
 from retrieval.catalogue import Catalogue
 from retrieval.ease import check_size
 from retrieval.fusion import FusedRetriever, learn_weights, standardised
@@ -94,9 +95,10 @@ def fit(
 
     reranker: Reranker = KeepOrder()
     training = None
+    earlier: Mapping[str, Source] = {}
     if config.rerank.enabled or weights is None:
         lists, proposer = held_out_lists(log.histories, vectors, weights, config)
-        weights = proposer.weights
+        weights, earlier = proposer.weights, proposer.sources
         if config.rerank.enabled:
             most = config.rerank.chosen.training.max_feedback
             labelled = labelled_events(events, log, catalogue, config.feedback, most)
@@ -122,7 +124,7 @@ def fit(
                         "its order %s.", kind, gain.mean, gain.error, "is served" if gain.serves else "is not served",
                     )  # fmt: skip
     logger.info("Fitting the sources on all %d events.", len(log.histories.items))
-    sources = fit_sources(log.histories, vectors, config, progress)
+    sources = fit_sources(log.histories, vectors, config, progress, earlier)
     return Engine(
         catalogue=catalogue,
         users=UserHistories(log),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,11 @@ LASTING = tuple(name for name, source in SOURCES.items() if hasattr(source, "las
 
 
 def fit_sources(
-    histories: Histories, vectors: NDArray[np.float32], config: EngineConfig, progress: bool = False
+    histories: Histories,
+    vectors: NDArray[np.float32],
+    config: EngineConfig,
+    progress: bool = False,
+    earlier: Mapping[str, Source] = MappingProxyType({}),
 ) -> dict[str, Source]:
     """The sources of ``config.sources``.
 
@@ -44,6 +49,7 @@ def fit_sources(
         vectors: (I, dim) the items' text vectors.
         config: All settings.
         progress: Show bars.
+        earlier: Sources that were fitted on part of the same log: one that takes long to train goes on from there.
     """
     n_items = len(vectors)
 
@@ -52,6 +58,9 @@ def fit_sources(
         return AlsRetriever.fit(histories, n_items, config.als, config.seed)
 
     def sequence() -> SequenceRetriever:
+        before = earlier.get("sequence")
+        if isinstance(before, SequenceRetriever):
+            return before.refit(histories, config.seed, progress)
         features = (vectors, als().item_factors)
         return SequenceRetriever.fit(histories, features, config.sequence, config.seed, progress)
 

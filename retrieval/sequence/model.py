@@ -40,6 +40,8 @@ class SequenceConfig:
             where the catalogue is no larger.
         validation_users: Users whose newest event is not learned from but says when to stop, at most a tenth of all.
         training: How it is trained; an example is a window of ``max_events`` events.
+        refit_epochs: Epochs for which a source that was fitted on part of a log goes on when it is fitted on all of it.
+        refit_rate: Its learning rate then, as a share of ``training.learning_rate``.
     """
 
     dim: Annotated[int, Field(ge=1)] = 64
@@ -50,7 +52,9 @@ class SequenceConfig:
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     negatives: Annotated[int, Field(ge=1)] = 10_000
     validation_users: Annotated[int, Field(ge=1)] = 1000
-    training: LoopConfig = LoopConfig(epochs=12, batch_size=64, learning_rate=2e-3, evaluations_per_epoch=1)
+    training: LoopConfig = LoopConfig(epochs=12, batch_size=64, learning_rate=2e-3, evaluations_per_epoch=1, patience=4)
+    refit_epochs: Annotated[float, Field(gt=0)] = 2
+    refit_rate: Annotated[float, Field(gt=0)] = 0.25
 
 
 class ItemTable(nn.Module):

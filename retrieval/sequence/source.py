@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from encoders.errors import ArtifactError, ConfigError
+from encoders.errors import ArtifactError, ConfigError, InputError
 from retrieval.candidates import NO_ITEM, Candidates, Requests, inner_products, rank_all
 from retrieval.histories import Histories
 from retrieval.sequence.model import NO_EVENT, EventReader, SequenceConfig
@@ -34,14 +36,21 @@ class SequenceRetriever:
         bias: (I,) added to their scores.
         reader: What reads events.
         config: The settings that it was trained with.
+        model: What was trained, to go on from; it is not saved.
     """
 
     def __init__(
-        self, table: NDArray[np.float32], bias: NDArray[np.float32], reader: EventReader, config: SequenceConfig
+        self,
+        table: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        reader: EventReader,
+        config: SequenceConfig,
+        model: SequenceModel | None = None,
     ) -> None:
         self.table = table
         self.bias = bias
         self.config = config
+        self.model = model
         self._reader = reader.eval().requires_grad_(False)
 
     @property
@@ -74,14 +83,48 @@ class SequenceRetriever:
         """
         if config.dim % config.heads:
             raise ConfigError(f"sequence: {config.heads} heads do not divide a dim of {config.dim}; take a divisor.")
-        taken = np.bincount(histories.liked().items, minlength=len(features[0])) > 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = SequenceModel(features, taken, config, seed)
-        report = fit_sequence(model, histories, config, seed, progress)
+            model = SequenceModel(features, _taken(histories, len(features[0])), config, seed)
+        return cls._trained(model, histories, config, config, seed, progress)
+
+    def refit(self, histories: Histories, seed: int, progress: bool = False) -> SequenceRetriever:
+        """A source that goes on from this one on a log that holds more events, with the features that this one has.
+
+        Args:
+            histories: Every user's, over the same catalogue.
+            seed: Of everything random.
+            progress: Show a bar.
+
+        Raises:
+            InputError: No user has three events, or this source was loaded, so that what was trained is gone.
+        """
+        if self.model is None:
+            raise InputError("The source sequence was loaded: what it was trained with is not kept. Fit it anew.")
+        model = copy.deepcopy(self.model).requires_grad_(True)
+        model.taken = torch.from_numpy(_taken(histories, self.n_items))
+        training = replace(
+            self.config.training,
+            epochs=self.config.refit_epochs,
+            learning_rate=self.config.refit_rate * self.config.training.learning_rate,
+        )
+        return self._trained(model, histories, self.config, replace(self.config, training=training), seed, progress)
+
+    @classmethod
+    def _trained(
+        cls,
+        model: SequenceModel,
+        histories: Histories,
+        config: SequenceConfig,
+        now: SequenceConfig,
+        seed: int,
+        progress: bool,
+    ) -> SequenceRetriever:
+        """A source from this model, trained in place by the settings ``now``; it keeps ``config``."""
+        report = fit_sequence(model, histories, now, seed, progress)
         logger.info("Sequence: %d windows, best at step %d of %d.", report.examples, report.best_step, report.steps)
         table, bias = model.representations()
-        return cls(table, bias, model.reader, config)
+        return cls(table, bias, model.reader, config, model)
 
     def states(self, histories: Histories) -> NDArray[np.float32]:
         """The state (U, dim) after each row's newest event; zeros for a row without a positive event."""
@@ -150,3 +193,9 @@ class SequenceRetriever:
         if not all(weight.isfinite().all() for weight in reader.parameters()):
             raise ArtifactError(f"{folder / WEIGHTS}: some weights are no finite numbers. Save the engine again.")
         return cls(table, bias, reader, config)
+
+
+def _taken(histories: Histories, n_items: int) -> NDArray[np.bool_]:
+    """Which items anybody liked, (I,)."""
+    taken: NDArray[np.bool_] = np.bincount(histories.liked().items, minlength=n_items) > 0
+    return taken

@@ -70,8 +70,8 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.items = ItemTable([torch.from_numpy(part) for part in features], config.dim, config.id_dropout)
         self.bias = nn.Parameter(torch.zeros(len(taken)))
-        self._taken = torch.from_numpy(taken)
-        self.items.own.data[~self._taken] = 0
+        self.taken = torch.from_numpy(taken)
+        self.items.own.data[~self.taken] = 0
         self.reader = EventReader(config)
         self.negatives = config.negatives
         self._generator = torch.Generator().manual_seed(seed)
@@ -103,9 +103,7 @@ class SequenceModel(nn.Module):
         if seen is None:
             kept = labels != NO_TARGET
             return {
-                "loss": softmax_loss(
-                    states[kept], table, self.bias, labels[kept], self._drawn(), int(self._taken.sum())
-                )
+                "loss": softmax_loss(states[kept], table, self.bias, labels[kept], self._drawn(), int(self.taken.sum()))
             }
         newest = (places != NO_EVENT).sum(dim=1) - 1
         scores = states[torch.arange(len(states)), newest] @ table.T + self.bias
@@ -118,11 +116,11 @@ class SequenceModel(nn.Module):
         """Table (I, dim) and bias (I,) to score by."""
         self.eval()
         with torch.no_grad():
-            bias = torch.where(self._taken, self.bias, self.bias[self._taken].mean())
+            bias = torch.where(self.taken, self.bias, self.bias[self.taken].mean())
             return self.items().numpy(), bias.numpy()
 
     def _drawn(self) -> Tensor:
-        known = torch.nonzero(self._taken)[:, 0]
+        known = torch.nonzero(self.taken)[:, 0]
         if self.negatives < len(known):
             known = known[torch.randperm(len(known), generator=self._generator)[: self.negatives]]
         return known.to(self.bias.device)

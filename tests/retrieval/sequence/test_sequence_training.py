@@ -1,5 +1,7 @@
 """Training: what is predicted from what, how it is measured, and that an order is learned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,29 @@ def test_the_same_seed_gives_the_same_source_and_leaves_the_callers_draws_alone(
     np.testing.assert_array_equal(one.table, other.table)
     torch.manual_seed(5)
     assert torch.rand(1) == drawn
+
+
+def test_a_source_goes_on_from_what_it_was_on_events_that_came_later() -> None:
+    """What follows what has turned round since."""
+    n_items = 40
+    config = replace(CONFIG, refit_epochs=15, refit_rate=1.0)
+    source = SequenceRetriever.fit(cycles(120, n_items), [np.eye(n_items, dtype=np.float32)], config, seed=0)
+    table = source.table.copy()
+    turned = cycles(120, n_items, step=13)
+    later = source.refit(turned, seed=0)
+    asked = Requests(turned.take(np.arange(n_items)), np.ones(n_items, np.bool_))
+    following = (np.arange(n_items) + 13 * 6) % n_items
+    assert (later.retrieve(asked, 1).items[:, 0] == following).mean() > 0.9
+    assert (source.retrieve(asked, 1).items[:, 0] == following).mean() < 0.2
+    np.testing.assert_array_equal(source.table, table)
+    assert later.config == source.config
+
+
+def test_a_source_that_was_loaded_cannot_go_on(histories, vectors, tmp_path) -> None:
+    source = SequenceRetriever.fit(histories, [vectors], CONFIG, seed=0)
+    source.save(tmp_path)
+    with pytest.raises(InputError, match="Fit it anew"):
+        SequenceRetriever.load(tmp_path).refit(histories, seed=0)
 
 
 def test_too_little_to_learn_an_order_from_is_refused(vectors) -> None:
