@@ -16,7 +16,7 @@ from bench.timing import Budget, Timings, elapsed, median_ratio, once, time_in_t
 from encoders.checkpoint import quiet_transformers
 from ranker.reranker import Gain
 from ranker.split.inputs import InputReader, newest_events
-from ranker.split.model import JointModel, JointShape, folded_first, packed, packed_width
+from ranker.split.model import DEEP, JointModel, JointShape, folded_first, packed, packed_width
 from ranker.split.reranker import SplitReranker
 from ranker.states.building import StoredRows, build_store
 from ranker.states.rows import RowFormat
@@ -85,15 +85,14 @@ def _scoring(
     factors = rng.standard_normal((size, shape.factors), np.float32)
     over = SplitReranker(reranker.joint, InputReader(store, factors, shape), reranker.items, reranker.depth, Gain(1, 0))
     allowed = np.ones(size, np.bool_)
-    sources = shape.features - 1
 
     def run(number: int) -> list[float]:
         drawn = np.random.default_rng(number).integers(0, size, candidates + events)
         past = drawn[candidates:]
         rows = np.zeros(events, np.int64)
         histories = Histories.from_rows(rows, past, np.ones(events, np.float32), np.arange(events), 1)
-        scores = rng.standard_normal((1, candidates, 1 + sources), np.float32)
-        names = tuple(f"source {n}" for n in range(sources))
+        scores = rng.standard_normal((1, candidates, 1 + shape.sources), np.float32)
+        names = tuple(f"source {n}" for n in range(shape.sources))
         asked = Candidates(drawn[None, :candidates], scores[:, :, 0], scores[:, :, 1:], names)
         requests = Requests(histories, allowed)
         return [elapsed(lambda: over.score(requests, asked))]
@@ -229,13 +228,15 @@ def exact_rows(reranker: SplitReranker, texts: Sequence[str]) -> torch.Tensor:
 def flops(shape: JointShape, candidates: int, events: int) -> int:
     """Floating-point operations of one request with one joint layer, products alone, two for each multiply-add.
 
-    With d the state's length, i the feed-forward width, f the factors, F the features, K candidates and M events:
-    K · (2fd + 4d² + 4di + 4Md + 2d + 2d + 2F), which are the candidate's factors, its shifted query and the attended
-    projection, the feed-forward part, logits and values of the events, the item's own value, the head and the retrieval
-    scores; and M · (4d² + 2fd), which are the events' keys, values and factors.
+    With d the state's length, i the feed-forward width, f the factors, F the features, D the units that read these
+    together, K candidates and M events: K · (2fd + 4d² + 4di + 4Md + 2d + 2d + 2F + 2FD + 2D), which are its own
+    factors, its shifted query and the attended projection, the feed-forward part, logits and values of the events, the
+    item's own value, the head and the retrieval scores; and M · (4d² + 2fd), which are the events' keys, values and
+    factors.
     """
     d, i, f = shape.layer.dim, shape.layer.inner, shape.factors
-    of_candidate = 2 * f * d + 4 * d * d + 4 * d * i + 4 * events * d + 4 * d + 2 * shape.features
+    of_features = 2 * shape.features * (1 + DEEP) + 2 * DEEP
+    of_candidate = 2 * f * d + 4 * d * d + 4 * d * i + 4 * events * d + 4 * d + of_features
     return candidates * of_candidate + events * (4 * d * d + 2 * f * d)
 
 

@@ -12,14 +12,15 @@ Grid = Mapping[str, Sequence[Any]]
 # of which one setting is fitted for as long as the rest together
 GRIDS: dict[str, Grid] = {
     "implicit ALS": {
-        "factors": (64, 128, 256), "regularization": (1.0, 10.0), "alpha": (0.2, 1.0), "iterations": (15,),
+        "factors": (64, 128, 256), "regularization": (1.0, 10.0, 100.0), "alpha": (0.2, 1.0, 5.0), "iterations": (15,),
     },
     "implicit BPR": {
-        "factors": (64, 128), "learning_rate": (0.02, 0.05), "regularization": (0.001, 0.01), "iterations": (100,),
+        "factors": (64, 128, 256), "learning_rate": (0.01, 0.02, 0.05), "regularization": (0.01, 0.03),
+        "iterations": (100,),
     },
     "implicit item-kNN": {"similarity": ("cosine", "tf-idf", "bm25"), "K": (20, 100, 400)},
-    "LensKit EASE": {"regularization": (100.0, 300.0, 1000.0, 3000.0)},
-    "LensKit ItemKNN": {"feedback": ("implicit",), "max_nbrs": (20, 100)},
+    "LensKit EASE": {"regularization": (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)},
+    "LensKit ItemKNN": {"feedback": ("implicit",), "max_nbrs": (20, 50, 100, 200)},
     "RecTools SASRec": {
         "n_factors": (64,), "n_blocks": (2,), "n_heads": (2,), "session_max_len": (200,), "lr": (1e-3,),
         "batch_size": (64,), "dropout_rate": (0.2,), "epochs": (40, 80),

@@ -146,7 +146,7 @@ def untrained_joint(
         max_tokens=config.max_tokens,
         item_vectors=config.item_vectors,
         factors=factors.shape[1],
-        features=1 + lists.candidates.by_source.shape[2],
+        sources=lists.candidates.by_source.shape[2],
         max_events=config.events,
     )
     with torch.random.fork_rng(devices=[]):

@@ -170,8 +170,16 @@ def query_tokens(requests: Requests, shape: JointShape) -> tuple[NDArray[np.floa
 
 
 def scores_of(candidates: Candidates) -> NDArray[np.float32]:
-    """(U, K, 1 + S) the fused score and each source's, standardised among a request's candidates."""
-    return standardised(np.concatenate([candidates.scores[:, :, None], candidates.by_source], axis=2))
+    """(U, K, 2 + 2 S) the fused score and each source's, standardised among a request's candidates, and their ranks.
+
+    A rank is told as minus its logarithm, 0 for the first; a source that has nothing to say of an item ranks it last.
+    """
+    scores = np.concatenate([candidates.scores[:, :, None], candidates.by_source], axis=2)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(1, scores.shape[1] + 1)[None, :, None], axis=1)
+    ranks[np.isneginf(scores)] = scores.shape[1]
+    return np.concatenate([standardised(scores), -np.log(ranks).astype(np.float32)], axis=2)
 
 
 def collaborative(item_factors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from ranker.feedback import N_KINDS
 from retrieval.histories import LEVELS, LOGGED
 
 MASKED = -1e9  # added to the logit of what is padding
+DEEP = 32  # units between the retrieval scores and what they say together
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -30,7 +31,7 @@ class JointShape:
         max_tokens: Tokens of an item, and of a query, that are read, the first ones.
         item_vectors: Vectors that these are averaged into where several layers are joint; None keeps them all.
         factors: Length of the collaborative vectors.
-        features: Retrieval scores of a candidate.
+        sources: Sources whose scores of a candidate are read.
         max_events: Newest events of a user that are read.
     """
 
@@ -40,8 +41,13 @@ class JointShape:
     max_tokens: PositiveInt
     item_vectors: PositiveInt | None
     factors: PositiveInt
-    features: PositiveInt
+    sources: PositiveInt
     max_events: PositiveInt
+
+    @property
+    def features(self) -> int:
+        """Numbers that tell of a candidate's retrieval: the score and the rank of each source, and of their fusion."""
+        return 2 * (1 + self.sources)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,6 +157,9 @@ class JointModel(nn.Module):
         nn.init.zeros_(self.wide.weight)
         with torch.no_grad():
             self.wide.weight[0, 0] = 1
+        last = nn.Linear(DEEP, 1, bias=False)
+        nn.init.zeros_(last.weight)
+        self.deep = nn.Sequential(nn.Linear(shape.features, DEEP), nn.GELU(), last)
 
     def forward(
         self,
@@ -172,7 +181,7 @@ class JointModel(nn.Module):
             rows: (R, width) float16 rows of the items that occur, see ``ranker.split.items``; the first is zeros.
             places: (U, K, L) int64 rows of each candidate; 0 is padding.
             factors: (U, K, factors) the candidates' collaborative vectors.
-            features: (U, K, features) their retrieval scores, standardised; the first is the fused one.
+            features: (U, K, features) their retrieval scores and ranks; the first is the fused score.
             event_places: (U, M) int64 rows that hold the pooled states of the user's events, newest first.
             event_factors: (U, M, factors) their collaborative vectors.
             event_kinds: (U, M) int64 kind of each event, below N_KINDS.
@@ -192,7 +201,7 @@ class JointModel(nn.Module):
             states = self._single(rows[places[:, :, 0]], shift, context, bias)
         else:
             states = self._several(rows, places, shift, context, bias)
-        logits: Tensor = (self.head(states) + self.wide(features))[:, :, 0]
+        logits: Tensor = (self.head(states) + self.wide(features) + self.deep(features))[:, :, 0]
         return logits
 
     def _single(self, rows: Tensor, shift: Tensor, context: Tensor, context_bias: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ def sample_inputs(reader: InputReader, depth: int, seed: int = 0) -> list[JointI
         candidates = Candidates(
             items=np.stack([rng.permutation(reader.store.n_items)[:items] for _ in range(users)]),
             scores=-np.sort(-rng.normal(size=(users, items)).astype(np.float32)),
-            by_source=rng.normal(size=(users, items, reader.shape.features - 1)).astype(np.float32),
-            sources=tuple(str(source) for source in range(reader.shape.features - 1)),
+            by_source=rng.normal(size=(users, items, reader.shape.sources)).astype(np.float32),
+            sources=tuple(str(source) for source in range(reader.shape.sources)),
         )
         samples.append(reader.read(Requests(histories, np.ones(reader.store.n_items, np.bool_)), candidates))
     return samples

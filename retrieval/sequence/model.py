@@ -44,9 +44,9 @@ class SequenceConfig:
         refit_rate: Its learning rate then, as a share of ``training.learning_rate``.
     """
 
-    dim: Annotated[int, Field(ge=1)] = 64
+    dim: Annotated[int, Field(ge=1)] = 96
     layers: Annotated[int, Field(ge=1)] = 2
-    heads: Annotated[int, Field(ge=1)] = 2
+    heads: Annotated[int, Field(ge=1)] = 3
     max_events: Annotated[int, Field(ge=1)] = 100
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1

@@ -135,7 +135,7 @@ def test_the_version_changes_with_nothing_else(checkpoint, encoder, joint_layers
     before = item_reader(encoder, shape).version
     assert item_reader(load(checkpoint), shape).version == before
     assert item_reader(load(checkpoint, batch_size=2), shape).version == before
-    for changes in ({"factors": 9}, {"features": 9}, {"max_events": 9}):
+    for changes in ({"factors": 9}, {"sources": 9}, {"max_events": 9}):
         assert item_reader(encoder, dataclasses.replace(shape, **changes)).version == before
     if joint_layers > 1:  # nothing is folded then
         items = item_reader(encoder, shape)

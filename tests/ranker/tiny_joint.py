@@ -19,7 +19,7 @@ from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.histories import LOGGED, Histories, weight_levels
 from retrieval.queries import Queries
 
-FACTORS, FEATURES, EVENTS = 5, 3, 6
+FACTORS, SOURCES, EVENTS = 5, 2, 6
 TEXTS = catalogue(12)
 HISTORIES = ((3, (5, 2.0, KIND_CODES["cart"]), (7, 0.0, KIND_CODES["hide"])), (0, 1, 2, 4, 6, 8, 10, 11), (9,))
 
@@ -32,7 +32,7 @@ def joint_shape(encoder, joint_layers, **changes):
         "max_tokens": 32,
         "item_vectors": None,
         "factors": FACTORS,
-        "features": FEATURES,
+        "sources": SOURCES,
         "max_events": EVENTS,
     }
     return JointShape(**(sizes | changes))
@@ -50,7 +50,7 @@ def moved(model, seed=1, far=0.05):
     """A copy with every weight somewhere else, as after training; the head, which was zero, a little further."""
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
-        weight += (2 * far if name.startswith(("head", "wide")) else far) * torch.randn(
+        weight += (2 * far if name.startswith(("head", "wide", "deep")) else far) * torch.randn(
             weight.shape, generator=generator
         )
     return model
@@ -96,7 +96,7 @@ def asking(asked, *lines):
     return dataclasses.replace(asked, queries=Queries(states[:, 0].astype(np.float32), states, lengths))
 
 
-def candidates(*rows, width=0, seed=0, sources=FEATURES - 1):
+def candidates(*rows, width=0, seed=0, sources=SOURCES):
     """Candidates with falling scores, padded to the longest row or to the width."""
     rng = np.random.default_rng(seed)
     shape = (len(rows), max(width, *map(len, rows)))
@@ -193,8 +193,10 @@ def plain_state(model, tokens, factors, event_states, event_factors, weights, ki
 @torch.no_grad()
 def plain_logit(model, *item_and_user, features, query=None):
     state = plain_state(model, *item_and_user, query)
-    head, wide = model.head, model.wide
-    return float(state @ head.weight[0].double() + head.bias[0] + torch.as_tensor(features) @ wide.weight[0])
+    head, wide, (first, _, last) = model.head, model.wide, model.deep
+    told = torch.as_tensor(features)
+    deep = torch.nn.functional.gelu(told @ first.weight.T + first.bias) @ last.weight[0]
+    return float(state @ head.weight[0].double() + head.bias[0] + told @ wide.weight[0] + deep)
 
 
 @torch.no_grad()

@@ -80,6 +80,7 @@ def version(model, number):
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     weights["head.weight"].zero_()
     weights["head.bias"][...] = number
-    weights["wide.weight"].zero_()
+    for name in ("wide.weight", "deep.2.weight"):
+        weights[name].zero_()
     weights["wide.weight"][0, 0] = number
     return weights

@@ -61,7 +61,7 @@ def cross_encoder(checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reader(encoder, tmp_path_factory):
-    shape = fresh_model(encoder, 1, features=2, max_events=3).shape
+    shape = fresh_model(encoder, 1, sources=1, max_events=3).shape
     return input_reader(tmp_path_factory.mktemp("stores") / "one", encoder, shape, TEXTS)
 
 
@@ -151,7 +151,7 @@ def test_the_teachers_order_is_learned_where_labels_say_nothing(encoder, reader)
     validation = other.take(np.flatnonzero(other.chosen % 2 == 0))  # keeps the step that likes robots most
     lead = {}
     for name, teacher in (("taught", LikesRobots()), ("alone", None)):
-        model = fresh_model(encoder, 1, features=2, max_events=3)
+        model = fresh_model(encoder, 1, sources=1, max_events=3)
         extra = () if teacher is None else (teacher_scores(teacher, READS, of, config, 0, progress=False),)
         train_joint(model, reader, Lessons.of(of), validation, config, 0, False, *extra)
         logits = run(model, reader.read(other.requests, other.candidates)).logits

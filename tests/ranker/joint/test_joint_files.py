@@ -61,7 +61,7 @@ def test_a_damaged_file_is_an_error_that_names_it(traced, tmp_path, name, how):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("joint_layers", 0), ("joint_layers", -1), ("max_events", 0), ("factors", -5), ("features", 0),
+        ("joint_layers", 0), ("joint_layers", -1), ("max_events", 0), ("factors", -5), ("sources", 0),
         ("lower_layers", -1), ("max_tokens", 0), ("joint_layers", "many"), ("depth", 3), ("layer", {}),
         ("layer", {"dim": -1}), ("layer", {"heads": 0}), ("layer", {"heads": 5}), ("layer", {"activation": "none"}),
         ("layer", {"epsilon": -1.0}), ("layer", {"inner": 0}),
@@ -78,7 +78,7 @@ def test_sizes_that_no_model_has_are_an_error_that_names_the_file(traced, tmp_pa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changes", [{"joint_layers": 2}, {"features": 4}, {"factors": 6}, {"max_events": 5}])
+@pytest.mark.parametrize("changes", [{"joint_layers": 2}, {"sources": 3}, {"factors": 6}, {"max_events": 5}])
 def test_a_file_of_another_model_is_an_error(encoder, traced, tmp_path, changes):
     other = tmp_path / "other"
     other.mkdir()

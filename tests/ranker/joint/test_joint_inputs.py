@@ -154,8 +154,19 @@ def test_scores_are_standardised_among_a_requests_candidates():
     shown = candidates([5, 9, 2], [1])
     features = scores_of(shown)
     every = np.concatenate([shown.scores[0][:, None], shown.by_source[0]], axis=1)
-    np.testing.assert_allclose(features[0], (every - every.mean(0)) / every.std(0), rtol=1e-5)
-    assert not features[1].any()  # a single candidate is like all of them
+    np.testing.assert_allclose(features[0, :, :3], (every - every.mean(0)) / every.std(0), rtol=1e-5)
+    assert not features[1, :, :3].any()  # a single candidate is like all of them
+
+
+def test_ranks_are_told_of_every_source_and_a_silent_one_ranks_last():
+    shown = candidates([5, 9, 2], [1, 4, 7])
+    silent = shown.by_source.copy()
+    silent[1, 2, 0] = -np.inf
+    features = scores_of(dataclasses.replace(shown, by_source=silent))
+    every = np.concatenate([shown.scores[:, :, None], silent], axis=2)
+    for user, feature in np.ndindex(2, 3):
+        better = (every[user, :, None, feature] < every[user, None, :, feature]).sum(axis=1)
+        np.testing.assert_allclose(features[user, :, 3 + feature], -np.log1p(better), rtol=1e-6)
 
 
 def test_an_item_without_a_store_row_is_an_error(reader):

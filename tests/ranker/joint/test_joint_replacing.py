@@ -41,7 +41,7 @@ def test_weights_that_cannot_serve_are_refused_and_the_old_ones_go_on(joint, mod
 
 
 def test_the_weights_of_another_shape_are_refused(joint, encoder, joint_layers):
-    for other in (fresh_model(encoder, joint_layers, features=4), fresh_model(encoder, joint_layers % 3 + 1)):
+    for other in (fresh_model(encoder, joint_layers, sources=3), fresh_model(encoder, joint_layers % 3 + 1)):
         with pytest.raises(InputError, match="They belong to a model of other settings"):
             joint.replace(other.state_dict())
 

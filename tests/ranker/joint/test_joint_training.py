@@ -26,13 +26,13 @@ from retrieval.candidates import NO_ITEM, Requests
 def readers(encoder, tmp_path_factory):
     """Inputs from the store of TEXTS; neither the factors nor the scores know which word decides."""
     folder = tmp_path_factory.mktemp("stores")
-    shapes = {count: fresh_model(encoder, count, features=2, max_events=3).shape for count in (1, 2)}
+    shapes = {count: fresh_model(encoder, count, sources=1, max_events=3).shape for count in (1, 2)}
     return {count: input_reader(folder / str(count), encoder, shape, TEXTS) for count, shape in shapes.items()}
 
 
 @pytest.fixture
 def fresh(encoder):
-    return lambda joint_layers=1: fresh_model(encoder, joint_layers, features=2, max_events=3)
+    return lambda joint_layers=1: fresh_model(encoder, joint_layers, sources=1, max_events=3)
 
 
 TRAIN, VALIDATION = lists(240, 1, short=True), lists(60, 2)

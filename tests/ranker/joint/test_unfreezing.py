@@ -47,9 +47,7 @@ def over_texts(encoder, model):
 
 @pytest.mark.parametrize(("joint_layers", "item_vectors"), [(1, None), (2, None), (2, 3), (3, None)])
 def test_texts_read_anew_give_what_their_rows_in_the_store_give(encoder, tmp_path, joint_layers, item_vectors):
-    model = moved(
-        fresh_model(encoder, joint_layers, features=2, max_events=3, max_tokens=10, item_vectors=item_vectors)
-    )
+    model = moved(fresh_model(encoder, joint_layers, sources=1, max_events=3, max_tokens=10, item_vectors=item_vectors))
     stored = input_reader(tmp_path / "store", encoder, model.shape, LENGTHS)
     tokens = TokenReader(encoder, LENGTHS, stored.factors, model.shape)
     expected = run(model, stored.read(LISTS.requests, LISTS.candidates)).logits
@@ -89,7 +87,7 @@ def test_the_same_seed_tunes_alike_and_no_more_lists_than_asked_for_are_used(enc
 @pytest.mark.parametrize(("joint_layers", "item_vectors"), [(1, None), (2, None), (2, 3)])
 def test_the_gradient_of_a_lower_layer_is_that_of_the_logits(encoder, joint_layers, item_vectors):
     """A step along it changes the logits' sum of squares by the square of its length, by central differences."""
-    shape = {"features": 2, "max_events": 3, "max_tokens": 10, "item_vectors": item_vectors}
+    shape = {"sources": 1, "max_events": 3, "max_tokens": 10, "item_vectors": item_vectors}
     model = over_texts(encoder, moved(fresh_model(encoder, joint_layers, **shape), far=0.2))
     inputs = TokenReader(encoder, LENGTHS, FACTORS, model.joint.shape).read(LISTS.requests, LISTS.candidates).tensors()
     known = torch.from_numpy(LISTS.candidates.items >= 0)
@@ -172,7 +170,7 @@ def test_a_fit_measures_the_gain_on_users_that_the_encoder_was_not_tuned_on(chec
 def test_an_encoder_that_searches_worse_is_dropped_with_a_warning(checkpoint, caplog):
     """Steps far too large leave little of what the layers read."""
     export = ExportConfig(precisions=("fp32",), tolerance=0.0)
-    far = {"unfreezing": UnfreezingConfig(layers=2, batch_size=4, learning_rate=1.0)}
+    far = {"unfreezing": UnfreezingConfig(layers=2, batch_size=4, learning_rate=5.0)}
     with caplog.at_level(logging.WARNING):
         engine = fit(checkpoint, split=far, export=export)
     (warning,) = [record.getMessage() for record in caplog.records if "tuned encoder" in record.getMessage()]
