@@ -15,7 +15,7 @@ from rich.table import Table
 import ranker
 from ranker.artifact import check_target
 from ranker.data import load_movielens
-from ranker.evaluation import evaluate, leave_one_out
+from ranker.evaluation import Backtest, CalibrationReport, calibration_report, evaluate
 from ranker.reranker import Gain
 
 console = Console()
@@ -38,7 +38,8 @@ def main(
     start = time.monotonic()
     paths = load_movielens("ml-100k", folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
-    split = leave_one_out(interactions)  # each user's last rating is kept for the test
+    plan = Backtest("leave-one-out")
+    split = plan.cut(interactions)  # each user's last rating is kept for the test
     console.print(
         f"MovieLens-100K: {interactions['user_id'].nunique():,} users, {len(items):,} films, {len(interactions):,} "
         "ratings. Each user's last rating is kept aside for the test at the end."
@@ -63,6 +64,7 @@ def main(
 
     console.rule("measure, before any click")
     result = evaluate(engine, split.test)
+    calibration = calibration_report(engine, plan.asked(engine.users, engine.catalogue, split.test))
     console.print(f"Ranked all unseen films for {len(split.test):,} users.", highlight=False)
 
     clicked = before["item_id"].iloc[4]
@@ -87,6 +89,7 @@ def main(
     console.print(quality_table(result.summary[["hr@10", "ndcg@10", "mrr@10", "coverage@10"]]))
     console.print(f"Effect of the fine-tuned cross-encoder on NDCG@10: {result.difference()}", highlight=False)
     console.print(serving_note(engine.reranker.gain), highlight=False)
+    console.print(probability_note(calibration), highlight=False)
     console.print(f"Done in {time.monotonic() - start:.0f} s. The engine is in {out}: try ranker info {out}")
 
 
@@ -106,6 +109,15 @@ def serving_note(gain: Gain) -> str:
     """Whether the cross-encoder's order is served, and why."""
     verdict = "served" if gain.serves else "not served: the candidates' own order is"
     return f"On validation it added {gain.mean:+.4f} (standard error {gain.error:.4f}), so its order is {verdict}."
+
+
+def probability_note(report: CalibrationReport) -> str:
+    """How far the predicted probabilities can be taken at their word."""
+    return (
+        f"Probabilities of the next film: {report.predicted:.4f} on average, and {report.observed:.4f} came true; "
+        f"calibration error {report.expected_calibration_error:.4f}, log loss {report.log_loss:.4f} "
+        f"(a constant: {report.constant_log_loss:.4f})."
+    )
 
 
 def gate_table(exported: ranker.EngineExport) -> Table:

@@ -163,6 +163,7 @@ def save(site: Site, trained: Trained, folder: Path) -> None:
         log=FeedbackLog(IN_MEMORY),
         config=trained.variant.settings(site.config),
         training=trained.training,
+        calibration=None,
     ).save(folder)
 
 

@@ -181,7 +181,7 @@ def taught_ndcg(site: Site, teacher: Path, teacher_lists: int) -> NDArray[np.flo
         model=PairCrossEncoderConfig(max_tokens=MAX_TOKENS, batch_size=BATCH),
         context_items=rerank.split.events,
     )
-    reranker, _ = fit_split(
+    reranker, _, _ = fit_split(
         Lessons.of(site.learn),
         site.catalogue,
         site.original,

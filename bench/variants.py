@@ -137,7 +137,7 @@ def train(site: Site, variants: Sequence[Variant]) -> Iterator[Trained]:
         rerank, seed = alike[0].settings(site.config).rerank, site.config.seed
         reading = encoder(states, count)  # exported before the clock starts
         clock = time.perf_counter()
-        reranker, report = fit_split(
+        reranker, report, _ = fit_split(
             Lessons.of(site.learn),
             site.catalogue,
             site.original,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from encoders import Encoder
 from encoders.errors import InputError
+from ranker.answers import answer_table, scores_by_source
 from ranker.arguments import (
     Horizon,
     OnUnknown,
@@ -25,12 +26,13 @@ from ranker.arguments import (
     listed,
     query_texts,
 )
+from ranker.calibration import Calibration, predicted
 from ranker.config import EngineConfig
 from ranker.feedback import checked_events
 from ranker.log import FeedbackLog
 from ranker.reranker import Reranker
 from ranker.users import UserHistories
-from retrieval.candidates import NO_ITEM, Candidates, Requests
+from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
@@ -60,6 +62,7 @@ class Engine:
         log: Where feedback is kept.
         config: The settings that the parts were made with.
         training: What the cross-encoder's fine-tuning reached; None where there was none.
+        calibration: Makes probabilities of scores; None where nothing was held out to learn it from.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Engine:
         log: FeedbackLog,
         config: EngineConfig,
         training: TrainingReport | None,
+        calibration: Calibration | None,
     ) -> None:
         self.catalogue = catalogue
         self.users = users
@@ -84,6 +88,7 @@ class Engine:
         self.log = log
         self.config = config
         self.training = training
+        self.calibration = calibration
         self._feedback_lock = threading.Lock()  # so that events are taken in in the order in which the log has them
         self._take_in(log.read())
 
@@ -119,7 +124,9 @@ class Engine:
                 learns what comes next.
 
         Returns:
-            ``user_id, item_id, score, rank``: rank counts from 1; scores compare within one user's list only.
+            ``user_id, item_id, score, rank, probability``: rank counts from 1; scores compare within one user's list
+            only. The probability is that of the item being what the user takes next, of all that they have not had, and
+            compares between users; missing (NaN) where nothing was measured, see ``ranker.calibration``.
 
         Raises:
             InputError: An argument cannot be used; the message says which and why.
@@ -129,9 +136,9 @@ class Engine:
         ids, histories = self._asked(user_ids, history, on_unknown)
         allowed = self.catalogue.allowed(allow, deny, where)
         requests = Requests(histories, allowed, exclude_seen, self._queries(query, len(ids)))
-        rank = self.lasting.retrieve if horizon == "lasting" and self.lasting is not None else self._ranked
-        ranked = [rank(block, k) for _, block in requests.blocks()]
-        return self._table(ids, np.concatenate([c.items for c in ranked]), np.concatenate([c.scores for c in ranked]))
+        answers = [self._answer(block, k, horizon) for _, block in requests.blocks()]
+        items, scores, probabilities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return answer_table(ids, self.catalogue.ids, items, scores, {"probability": probabilities})
 
     def rank(
         self,
@@ -158,7 +165,7 @@ class Engine:
         everything = np.ones(len(self.catalogue), np.bool_)
         requests = Requests(histories, everything, False, self._queries(query, 1))
         ranked = self.reranker.rerank(requests, self.retriever.arrange(requests, items[None, :]))
-        return self._table(ids, ranked.items, ranked.scores)
+        return answer_table(ids, self.catalogue.ids, ranked.items, ranked.scores)
 
     def similar_items(self, item_ids: Ids, k: int = 10) -> pd.DataFrame:
         """The items nearest to each of these, by text and by who likes them.
@@ -172,7 +179,7 @@ class Engine:
         check_k(k, len(self.catalogue) - 1, len(self.catalogue))
         items = self.catalogue.require(item_ids, "similar_items")
         found, scores = similar_items(self.retriever.sources, items, k)
-        table = self._table(self.catalogue.ids.at(items), found, scores)
+        table = answer_table(self.catalogue.ids.at(items), self.catalogue.ids, found, scores)
         return table.rename(columns={"item_id": "similar_item_id", "user_id": "item_id"})
 
     def candidates(self, user_ids: Ids | None = None, k: int | None = None) -> Iterator[pd.DataFrame]:
@@ -190,8 +197,7 @@ class Engine:
         """
         k = min(self.config.fusion.depth, len(self.catalogue)) if k is None else k
         check_k(k, len(self.catalogue), len(self.catalogue))
-        everybody = self.users.ids if user_ids is None else listed(user_ids)
-        return self._candidates(everybody, k)
+        return self._candidates(self.users.ids if user_ids is None else listed(user_ids), k)
 
     def feedback(self, events: pd.DataFrame) -> int:
         """Take in what users just did; the very next ``recommend`` knows it.
@@ -278,23 +284,17 @@ class Engine:
         for start in range(0, len(user_ids), BLOCK_USERS):
             ids, histories = self._asked(user_ids[start : start + BLOCK_USERS], None, "raise")
             found = self.retriever.retrieve(Requests(histories, everything), k)
-            table = self._table(ids, found.items, found.scores)
-            kept = found.by_source[found.items != NO_ITEM]
-            for at, name in enumerate(found.sources):
-                table[name] = np.where(np.isfinite(kept[:, at]), kept[:, at], np.nan)
-            yield table
+            yield answer_table(ids, self.catalogue.ids, found.items, found.scores, scores_by_source(found))
 
-    def _ranked(self, requests: Requests, k: int) -> Candidates:
-        candidates = self.retriever.retrieve(requests, max(k, self.config.rerank.chosen.depth))
-        return self.reranker.rerank(requests, candidates).head(k)
-
-    def _table(self, ids: Ids, items: NDArray[np.int64], scores: NDArray[np.float32]) -> pd.DataFrame:
-        rows, ranks = np.nonzero(items != NO_ITEM)
-        return pd.DataFrame(
-            {
-                "user_id": pd.Index(ids).take(rows),
-                "item_id": self.catalogue.ids.at(items[rows, ranks]),
-                "score": scores[rows, ranks],
-                "rank": ranks + 1,
-            }
-        )
+    def _answer(
+        self, requests: Requests, k: int, horizon: Horizon
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
+        """The best ``k``, their scores and their probabilities, each (U, k)."""
+        if horizon == "lasting" and self.lasting is not None:
+            found, calibration = self.lasting.retrieve(requests, k), None
+        else:
+            depth = self.config.rerank.chosen.depth
+            found = self.reranker.rerank(requests, self.retriever.retrieve(requests, max(k, depth)))
+            # with more candidates than were measured standardised together, scores have another scale
+            calibration = self.calibration if k <= max(depth, self.config.fusion.depth) else None
+        return found.items[:, :k], found.scores[:, :k], predicted(calibration, requests, found)[:, :k]

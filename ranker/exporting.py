@@ -118,6 +118,7 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             log=engine.log,
             config=engine.config,
             training=engine.training,
+            calibration=engine.calibration,  # the gate keeps the scores near what it was fitted on
         )
         save_engine(exported, Path(folder))
     engine = load_engine(folder)

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from encoders import OnnxTextEncoder, StateEncoder, TextEncoder, export_text_encoder
 from encoders.errors import ConfigError
 from encoders.gate import RetrievalGate
+from ranker.calibration import fit_calibration
 from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import checked_events
-from ranker.labels import labelled_events
+from ranker.labels import LabelledEvents, labelled_events
 from ranker.lasting import fit_lasting
 from ranker.lists import NOBODY, LabelledLists, Lessons, held_out_events, held_out_sizes, labelled_lists, refused_lists
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
-from ranker.reranker import NO_GAIN, CrossEncoderReranker, KeepOrder, Reranker
+from ranker.reranker import NO_GAIN, CrossEncoderReranker, Judged, KeepOrder, Reranker
 from ranker.sources import fit_sources
 from ranker.split.fitting import check_split, fit_split, lower_layers
 from ranker.split.inputs import collaborative
@@ -36,6 +37,7 @@ from retrieval.ease import check_size
 from retrieval.fusion import FusedRetriever, learn_weights, standardised
 from retrieval.histories import Histories
 from retrieval.interactions import Interactions
+from retrieval.training import TrainingReport
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +54,9 @@ def fit(
 
     Each user's newest ``holdout`` events (of the re-ranker's training settings) are set aside. Sources trained on the
     rest propose the lists that those users would have seen; from them the fusion weights are learned, the cross-encoder
-    is fine-tuned, and, on lists of users that it did not see, it is decided whether it serves. The weights of the
-    lasting view are learned in the same way from the newest part of the whole log (``config.lasting``). At last the
-    sources are trained on everything.
+    is fine-tuned, and, on lists of users that it did not see, it is decided whether it serves, and what the scores that
+    are served mean as probabilities (``ranker.calibration``). The weights of the lasting view are learned in the same
+    way from the newest part of the whole log (``config.lasting``). At last the sources are trained on everything.
 
     Args:
         interactions: ``user_id, item_id, weight, datetime``, one row per event; ``ranker.data.read_interactions``
@@ -94,35 +96,21 @@ def fit(
     vectors = encoder.encode(catalogue.texts, progress=progress)
 
     reranker: Reranker = KeepOrder()
-    training = None
+    training = calibration = None
     earlier: Mapping[str, Source] = {}
     if config.rerank.enabled or weights is None:
         lists, proposer = held_out_lists(log.histories, vectors, weights, config)
         weights, earlier = proposer.weights, proposer.sources
+        judged = None
         if config.rerank.enabled:
-            most = config.rerank.chosen.training.max_feedback
-            labelled = labelled_events(events, log, catalogue, config.feedback, most)
-        if config.rerank.enabled and config.rerank.kind == "split":
-            split = config.rerank.split
-            refused = refused_lists(labelled.negative(), proposer, split.depth)
-            queried = known_item_lists(
-                lists, proposer, encoder, lower_layers(original, split), catalogue, split, config.seed
+            labelled = labelled_events(
+                events, log, catalogue, config.feedback, config.rerank.chosen.training.max_feedback
             )
-            lessons = Lessons(lists, queried, refused)
-            factors = collaborative_factors(proposer, len(catalogue))
-            reranker, training = fit_split(
-                lessons, catalogue, original, encoder, factors, config.rerank, config.seed, progress, seen
+            cross_encoder, training, found = fit_reranker(
+                lists, labelled, proposer, catalogue, original, encoder, config, progress, seen
             )
-        elif config.rerank.enabled:
-            reranker, training = fit_pair(lists, labelled, catalogue, config.rerank.pair, config.seed, progress)
-        if isinstance(reranker, CrossEncoderReranker):
-            measured = {"without": reranker.gain, "with": reranker.query_gain}
-            for kind, gain in measured.items():
-                if gain is not NO_GAIN:
-                    logger.info(
-                        "On validation lists %s a query the cross-encoder adds %+.4f (standard error %.4f) to NDCG@10: "
-                        "its order %s.", kind, gain.mean, gain.error, "is served" if gain.serves else "is not served",
-                    )  # fmt: skip
+            reranker, judged = cross_encoder, found if cross_encoder.gain.serves else None
+        calibration = fit_calibration(lists, config.rerank.chosen.depth, judged, config.seed, seen)
     logger.info("Fitting the sources on all %d events.", len(log.histories.items))
     sources = fit_sources(log.histories, vectors, config, progress, earlier)
     return Engine(
@@ -135,7 +123,59 @@ def fit(
         log=told,
         config=config,
         training=training,
+        calibration=calibration,
     )
+
+
+def fit_reranker(
+    lists: LabelledLists,
+    labelled: LabelledEvents,
+    proposer: FusedRetriever,
+    catalogue: Catalogue,
+    original: TextEncoder,
+    encoder: StateEncoder,
+    config: EngineConfig,
+    progress: bool,
+    seen: NDArray[np.int64],
+) -> tuple[CrossEncoderReranker, TrainingReport, Judged]:
+    """The cross-encoder that the settings ask for, and lists of the users whom it was judged on, not trained on.
+
+    Args:
+        lists: All held-out lists.
+        labelled: Feedback to learn from, too.
+        proposer: What proposed the lists.
+        catalogue: The items.
+        original: The encoder in torch.
+        encoder: The one that serves.
+        config: All settings.
+        progress: Show bars.
+        seen: Users on whose lists the encoder was tuned.
+
+    Raises:
+        ArtifactError: A checkpoint cannot be found or read.
+        ConfigError: A checkpoint does not suit its task.
+        InputError: There are too few lists, or training diverged.
+    """
+    rerank = config.rerank
+    reranker: CrossEncoderReranker
+    if rerank.kind == "split":
+        refused = refused_lists(labelled.negative(), proposer, rerank.split.depth)
+        lower = lower_layers(original, rerank.split)
+        queried = known_item_lists(lists, proposer, encoder, lower, catalogue, rerank.split, config.seed)
+        lessons = Lessons(lists, queried, refused)
+        factors = collaborative_factors(proposer, len(catalogue))
+        reranker, training, judged = fit_split(
+            lessons, catalogue, original, encoder, factors, rerank, config.seed, progress, seen
+        )
+    else:
+        reranker, training, judged = fit_pair(lists, labelled, catalogue, rerank.pair, config.seed, progress)
+    for kind, gain in {"without": reranker.gain, "with": reranker.query_gain}.items():
+        if gain is not NO_GAIN:
+            logger.info(
+                "On validation lists %s a query the cross-encoder adds %+.4f (standard error %.4f) to NDCG@10: its "
+                "order %s.", kind, gain.mean, gain.error, "is served" if gain.serves else "is not served",
+            )  # fmt: skip
+    return reranker, training, judged
 
 
 def tuned_encoder(
@@ -246,7 +286,7 @@ def held_out_lists(
         weights = dict(zip(config.sources, learned.tolist(), strict=True))
         logger.info("Learned fusion weights: %s.", ", ".join(f"{name} {w:.2f}" for name, w in weights.items()))
     fused = FusedRetriever(sources, weights, config.fusion)
-    return labelled_lists(histories, events, fused, len(vectors)), fused
+    return labelled_lists(histories, events, fused, len(vectors), config.rerank.chosen.depth), fused
 
 
 def collaborative_factors(retriever: FusedRetriever, n_items: int) -> NDArray[np.float32]:

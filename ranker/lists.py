@@ -154,15 +154,17 @@ def held_out_events(
     return np.array(fresh, np.int64)
 
 
-def labelled_lists(log: Histories, events: NDArray[np.int64], retriever: FusedRetriever, n_items: int) -> LabelledLists:
-    """The first candidates, as many as one source proposes, of each event's user just before it.
+def labelled_lists(
+    log: Histories, events: NDArray[np.int64], retriever: FusedRetriever, n_items: int, depth: int = 0
+) -> LabelledLists:
+    """The first candidates of each event's user just before it: as many as one source proposes, or ``depth``, if more.
 
     ``retriever`` must not have been trained on the events, or its scores give the answers away.
     """
     requests = Requests(log.before(events), np.ones(n_items, np.bool_))
     # in blocks, since what all sources propose is several times what is kept
     blocks = [block for _, block in requests.blocks()] or [requests]
-    parts = [retriever.retrieve(block, retriever.config.depth) for block in blocks]
+    parts = [retriever.retrieve(block, max(depth, retriever.config.depth)) for block in blocks]
     return LabelledLists(log.rows[events], requests, Candidates.joined(parts), log.items[events])
 
 

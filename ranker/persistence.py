@@ -1,6 +1,7 @@
 """Engines on disk: which part of an engine lies in which file of a version.
 
-config.yaml  catalogue.parquet  training.json
+config.yaml  catalogue.parquet
+training.json  calibration.json: each missing where the engine has none
 users/       the log that the engine was fitted on
 encoder/     the text encoder: a Hugging Face checkpoint, or its ONNX export
 fusion.json  sources/als/  sources/text/  …: a folder for each source in use
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from encoders import Encoder, OnnxTextEncoder, TextEncoder, is_export
 from encoders.errors import ArtifactError, ConfigError, InputError
 from ranker.artifact import open_version, write_version
+from ranker.calibration import Calibration
 from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.lasting import lasting_views
@@ -45,6 +47,8 @@ def save_engine(engine: Engine, root: Path) -> Path:
         engine.catalogue.frame.to_parquet(folder / "catalogue.parquet")
         if engine.training is not None:
             save_settings(engine.training, folder / "training.json")
+        if engine.calibration is not None:
+            save_settings(engine.calibration, folder / "calibration.json")
         engine.users.save(_new(folder / "users"))
         engine.encoder.save(_new(folder / "encoder"))
         (folder / "fusion.json").write_bytes(TypeAdapter(dict[str, float]).dump_json(engine.retriever.weights))
@@ -86,7 +90,7 @@ def load_engine(root: Path | str) -> Engine:
         catalogue = Catalogue(pd.read_parquet(folder / "catalogue.parquet"))
     except (ConfigError, InputError, pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{folder}: {error}. Restore it from a backup, or fit the engine again.") from error
-    training = folder / "training.json"
+    training, calibration = folder / "training.json", folder / "calibration.json"
     encoder = _load_encoder(folder / "encoder", config)
     retriever = _load_retriever(folder, config, len(catalogue))
     return Engine(
@@ -99,6 +103,7 @@ def load_engine(root: Path | str) -> Engine:
         log=FeedbackLog(root / LOG),
         config=config,
         training=load_settings(TrainingReport, training) if training.exists() else None,
+        calibration=load_settings(Calibration, calibration) if calibration.exists() else None,
     )
 
 

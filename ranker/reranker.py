@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,19 @@ def measured_gain(before: NDArray[np.float32], after: NDArray[np.float32], lists
     old, new = (list_ndcg(np.where(empty, -np.inf, scores), chosen) for scores in (before, after))
     gains = new - old
     return Gain(float(gains.mean()), float(gains.std() / np.sqrt(len(gains))))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """Lists that a re-ranker was not trained on, and how it scores them."""
+
+    lists: LabelledLists  # L, cut to what it scores; each holds its choice
+    scores: NDArray[np.float32]  # (L, K) of the lists' candidates; whatever stands beside NO_ITEM is passed over
+
+    @property
+    def gain(self) -> Gain:
+        """What its order gains over the fused one; no lists tell of no gain."""
+        return measured_gain(self.lists.candidates.scores, self.scores, self.lists) if len(self.lists) else NO_GAIN
 
 
 class CrossEncoderReranker(ABC):

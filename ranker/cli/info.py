@@ -59,6 +59,8 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
             "depth": engine.reranker.depth,
             "gain": _gain(engine.reranker.gain),
         }
+    if engine.calibration is not None:
+        facts["calibration"] = asdict(engine.calibration)
     if engine.training is not None:
         ndcg = dict(engine.training.validation_ndcg)
         facts["training"] = {

@@ -2,6 +2,7 @@
 
 from ranker.evaluation.backtest import Backtest
 from ranker.evaluation.beyond_accuracy import diversity, miscalibration, novelty, popularity_lift, serendipity
+from ranker.evaluation.calibration import CalibrationReport, calibration_report
 from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstrap_mean, paired_bootstrap
 from ranker.evaluation.evaluate import Evaluation, evaluate, replay
 from ranker.evaluation.metrics import coverage, per_user_metrics
@@ -15,6 +16,7 @@ from ranker.evaluation.splits import Split, global_temporal, leave_one_out
 
 __all__ = [
     "Backtest",
+    "CalibrationReport",
     "Evaluation",
     "MeanInterval",
     "OffPolicyEstimate",
@@ -24,6 +26,7 @@ __all__ = [
     "auc",
     "bootstrap_mean",
     "brier_score",
+    "calibration_report",
     "compare_results",
     "compare_systems",
     "coverage",

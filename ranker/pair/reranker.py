@@ -120,7 +120,11 @@ class PairReranker(CrossEncoderReranker):
 
     def score(self, requests: Requests, candidates: Candidates) -> NDArray[np.float32]:
         """The blend of the candidates' opinions; where it is the same for all of them, their fused score."""
-        fused, logits = np.moveaxis(standardised(self.opinions(requests, candidates)), 2, 0)
+        return self.blended(self.opinions(requests, candidates))
+
+    def blended(self, opinions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (U, K) of opinions (U, K, 2), see ``score``."""
+        fused, logits = np.moveaxis(standardised(opinions), 2, 0)
         blended = self.blend.fused * fused + self.blend.cross_encoder * logits
         scores: NDArray[np.float32] = np.where((blended != 0).any(axis=1, keepdims=True), blended, fused)
         return scores.astype(np.float32)

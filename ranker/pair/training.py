@@ -14,7 +14,7 @@ from ranker.config import PairConfig, TrainingConfig
 from ranker.labels import LabelledEvents
 from ranker.lists import LabelledLists, check_lists, list_ndcg
 from ranker.pair.reranker import Blend, PairReranker, PairTexts
-from ranker.reranker import Gain, measured_gain
+from ranker.reranker import Gain, Judged, measured_gain
 from retrieval.candidates import NO_ITEM
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import learn_weights, standardised
@@ -33,8 +33,8 @@ def fit_pair(
     config: PairConfig,
     seed: int,
     progress: bool,
-) -> tuple[PairReranker, TrainingReport]:
-    """A re-ranker whose cross-encoder is fine-tuned on some users' lists, and whose blend is learned on the others'."""
+) -> tuple[PairReranker, TrainingReport, Judged]:
+    """A re-ranker, its cross-encoder fine-tuned on some users' lists, its blend learned on the others', and these."""
     cross_encoder = PairCrossEncoder.load(config.checkpoint, config.model, seed)
     texts = PairTexts(catalogue.titles, catalogue.texts, config.context_items)
     # Only the first candidates are ever re-ranked, so it is among them that it has to tell the chosen one.
@@ -45,8 +45,10 @@ def fit_pair(
     logger.info("Fine-tuning the cross-encoder on %d lists and %d feedback events.", len(train), len(labelled))
     report = fine_tune(cross_encoder, texts, train, labelled, validation, config.training, seed, progress)
     asked = PairReranker(cross_encoder, texts, config.depth, Blend(), Gain(0, 0))
-    blend, gain = learned_blend(asked.opinions(validation.requests, validation.candidates), validation)
-    return PairReranker(cross_encoder, texts, config.depth, blend, gain), report
+    opinions = asked.opinions(validation.requests, validation.candidates)
+    blend, gain = learned_blend(opinions, validation)
+    reranker = PairReranker(cross_encoder, texts, config.depth, blend, gain)
+    return reranker, report, Judged(validation, reranker.blended(opinions))
 
 
 def learned_blend(opinions: NDArray[np.float32], lists: LabelledLists) -> tuple[Blend, Gain]:

@@ -14,7 +14,7 @@ from encoders.layers import check_cut, top_layers
 from ranker.config import RerankConfig, SplitConfig
 from ranker.lists import NOBODY, LabelledLists, Lessons, check_lists
 from ranker.pair.reranker import PairTexts
-from ranker.reranker import NO_GAIN, Gain, measured_gain
+from ranker.reranker import NO_GAIN, Judged
 from ranker.split.distillation import NOTHING_TAUGHT, load_teacher, teacher_scores
 from ranker.split.inputs import InputReader
 from ranker.split.items import ItemReader
@@ -68,8 +68,8 @@ def fit_split(
     seed: int,
     progress: bool,
     seen: NDArray[np.int64] = NOBODY,
-) -> tuple[SplitReranker, TrainingReport]:
-    """A re-ranker whose joint layers are trained on some users' lists, its gain measured on the others'.
+) -> tuple[SplitReranker, TrainingReport, Judged]:
+    """A re-ranker whose joint layers are trained on some users' lists, and the others' lists, which measure its gain.
 
     Args:
         lessons: Labelled lists. Of the users whose lists measure the gain, those with queries measure a gain of their
@@ -117,10 +117,10 @@ def fit_split(
         learned = Lessons(train, queried, refused)
         report = train_joint(model, inputs, learned, validation, config.training, seed, progress, taught)
         reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, NO_GAIN)
-        reranker.gain = gain_on(reranker, validation)
-        reranker.query_gain = gain_on(reranker, validation_queried)
+        judged = judged_on(reranker, validation)
+        reranker.gain, reranker.query_gain = judged.gain, judged_on(reranker, validation_queried).gain
         remove_with(reranker, folder)
-    return reranker, report
+    return reranker, report, judged
 
 
 def untrained_joint(
@@ -154,10 +154,8 @@ def untrained_joint(
         return JointModel(shape, layers)
 
 
-def gain_on(reranker: SplitReranker, lists: LabelledLists, block: int = 256) -> Gain:
-    """What re-ranking gains over the fused order of lists; no lists tell of no gain."""
-    if not len(lists):
-        return NO_GAIN
+def judged_on(reranker: SplitReranker, lists: LabelledLists, block: int = 256) -> Judged:
+    """How it scores lists, a block at a time."""
     parts = [lists.take(np.arange(start, min(start + block, len(lists)))) for start in range(0, len(lists), block)]
-    scores = np.concatenate([reranker.score(part.requests, part.candidates) for part in parts])
-    return measured_gain(lists.candidates.scores, scores, lists)
+    scores = [reranker.score(part.requests, part.candidates) for part in parts]
+    return Judged(lists, np.concatenate([lists.candidates.scores[:0], *scores]))

@@ -1,5 +1,6 @@
 """`recommend`, `rank`, `similar`, `candidates` and `info`: what the engine answers, as tables and as JSON."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from ranker import Between, Engine
 def titled(found: pd.DataFrame, engine: Engine, column: str = "item_id") -> list[dict[str, Any]]:
     """The rows of an engine's answer with titles, as JSON would have them."""
     titles = dict(zip(engine.catalogue.frame["item_id"], engine.catalogue.titles, strict=True))
-    return found.assign(title=found[column].map(titles)).astype({"score": "float64"}).to_dict("records")
+    rows = found.assign(title=found[column].map(titles)).astype({"score": "float64"}).to_dict("records")
+    return [{name: None if value != value else value for name, value in row.items()} for row in rows]
 
 
 def test_recommend_prints_the_engines_answer_with_titles(model: Path, engine: Engine, ranker: Run) -> None:
@@ -22,11 +24,20 @@ def test_recommend_prints_the_engines_answer_with_titles(model: Path, engine: En
     assert (done.code, done.err) == (0, "")
     rows = done.json["recommendations"]
     assert rows == titled(engine.recommend([3, 1], 4), engine)
-    assert list(rows[0]) == ["user_id", "item_id", "title", "score", "rank"]
+    assert list(rows[0]) == ["user_id", "item_id", "title", "score", "rank", "probability"]
+    assert all(0 < row["probability"] < 1 for row in rows)
     table = ranker("recommend", model, "3", "1", "-k", "4")
     assert [line.split() for line in table.out.splitlines() if "Film" in line] == [
-        [str(r["user_id"]), str(r["item_id"]), *r["title"].split(), f"{r['score']:.4f}", str(r["rank"])] for r in rows
-    ]
+        [str(r["user_id"]), str(r["item_id"]), *r["title"].split(), f"{r['score']:.4f}", str(r["rank"]),
+         f"{r['probability']:.4f}"] for r in rows
+    ]  # fmt: skip
+
+
+def test_a_probability_that_is_missing_is_null_or_a_dash(model: Path, ranker: Run) -> None:
+    words = ["recommend", model, "3", "-k", "4", "--query", "river"]
+    assert [row["probability"] for row in ranker(*words, "--json").json["recommendations"]] == [None] * 4
+    shown = [line.split() for line in ranker(*words).out.splitlines() if "Film" in line]
+    assert [line[-1] for line in shown] == ["–"] * 4
 
 
 @pytest.mark.parametrize(
@@ -170,6 +181,7 @@ def test_info_describes_the_engine(model: Path, engine: Engine, ranker: Run) -> 
     assert told["engine"]["sources"] == engine.retriever.weights
     assert told["engine"]["encoder"] == {"kind": "torch", "precision": "float32", "device": "cpu"}
     assert told["engine"]["feedback_events"] == 0
+    assert told["engine"]["calibration"] == dataclasses.asdict(engine.calibration)
     size = sum(path.stat().st_size for path in (model / "v0001").rglob("*") if path.is_file())
     size -= (model / "v0001" / "manifest.json").stat().st_size
     assert told["megabytes"]["all of this version"] == pytest.approx(size / 1e6)

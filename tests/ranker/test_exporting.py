@@ -33,6 +33,7 @@ def test_an_exported_engine_serves_from_onnx_and_nearly_as_before(engine, tmp_pa
     served = export.engine
     assert isinstance(served.encoder, OnnxTextEncoder)
     assert isinstance(served.reranker.cross_encoder, OnnxPairCrossEncoder)
+    assert served.calibration == engine.calibration is not None
     assert {name: report.chosen for name, report in export.reports.items()} == {
         "encoder": precision, "cross_encoder": precision,
     }  # fmt: skip

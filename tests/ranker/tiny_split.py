@@ -54,6 +54,7 @@ def without_reranker(engine):
         log=engine.log,
         config=engine.config,
         training=None,
+        calibration=engine.calibration,
     )
     assert not len(engine.log.read())
     return fused

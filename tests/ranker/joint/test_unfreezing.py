@@ -159,7 +159,9 @@ def test_a_fit_measures_the_gain_on_users_that_the_encoder_was_not_tuned_on(chec
 
     monkeypatch.setattr(fitting, "unfreeze", watched(unfreeze, lambda _, made: tuned_on.extend(made[1])))
     monkeypatch.setattr(
-        split_fitting, "gain_on", watched(split_fitting.gain_on, lambda given, _: measured_on.extend(given[1].users))
+        split_fitting,
+        "judged_on",
+        watched(split_fitting.judged_on, lambda given, _: measured_on.extend(given[1].users)),
     )
     fit(checkpoint, split=TUNED, export=ANYTHING_GOES)
     assert tuned_on

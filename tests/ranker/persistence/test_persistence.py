@@ -23,6 +23,7 @@ def test_a_loaded_engine_answers_as_the_fitted_one(fitted, engine):
         pd.testing.assert_frame_equal(after, before, check_exact=True)
     assert engine.config == fitted.config
     assert engine.training == fitted.training
+    assert engine.calibration == fitted.calibration
 
 
 def test_saving_again_changes_no_answer(engine, tmp_path):

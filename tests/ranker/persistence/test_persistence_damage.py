@@ -12,7 +12,7 @@ from encoders.errors import ArtifactError
 
 def files():
     """Every file of a version, found once so that each is a test of its own."""
-    parts = ["catalogue.parquet", "config.yaml", "fusion.json", "lasting.json", "training.json"]
+    parts = ["calibration.json", "catalogue.parquet", "config.yaml", "fusion.json", "lasting.json", "training.json"]
     parts += ["users/users.parquet"]
     parts += [f"users/{name}.npy" for name in ("indptr", "items", "weights", "times", "kinds")]
     parts += [f"sources/als/{name}" for name in ("config.json", "item_factors.npy")]
@@ -99,6 +99,37 @@ def test_arrays_that_do_not_belong_together_are_refused(model, name, change):
     reseal(model / "v0001")
     with pytest.raises(ArtifactError, match=f"v0001/{name.rsplit('/', 1)[0]}"):
         ranker.load(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0},
+        {"temperature": -1.0},
+        {"temperature": "NaN"},
+        {"temperature": "Infinity"},
+        {"coverage": 0},
+        {"coverage": 1.5},
+        {"depth": 0},
+        {"depth": 2.5},
+        {"slope": 1.0},
+    ],
+)
+def test_a_calibration_that_no_fit_could_find_is_refused(model, change):
+    path = model / "v0001" / "calibration.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    reseal(model / "v0001")
+    with pytest.raises(ArtifactError, match=r"v0001/calibration\.json: not the settings of Calibration") as caught:
+        ranker.load(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_version_from_before_there_was_a_calibration_has_no_probabilities(model):
+    (model / "v0001" / "calibration.json").unlink()
+    reseal(model / "v0001")
+    engine = ranker.load(model)
+    assert engine.calibration is None
+    assert engine.recommend([100])["probability"].isna().all()
 
 
 def test_a_pickle_in_place_of_an_array_is_not_opened(model):
