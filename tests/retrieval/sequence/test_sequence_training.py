@@ -14,7 +14,7 @@ from retrieval.sequence.training import NO_TARGET, SequenceModel, _Collator, win
 from retrieval.training import LoopConfig
 
 LOOP = LoopConfig(epochs=15, batch_size=16, learning_rate=2e-2, evaluations_per_epoch=1)
-CONFIG = SequenceConfig(dim=16, max_events=8, dropout=0.0, validation_users=10, training=LOOP)
+CONFIG = SequenceConfig(dim=16, heads=2, max_events=8, dropout=0.0, validation_users=10, training=LOOP)
 
 
 def cycles(n_users: int, n_items: int, step: int = 7) -> Histories:
@@ -82,7 +82,9 @@ def test_an_item_that_nobody_took_is_found_by_its_features() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(41, 64)).astype(np.float32)
     features[40] = features[17] + 0.1 * rng.normal(size=64)  # an item that nobody took is like one that many did
-    config = SequenceConfig(dim=16, max_events=8, dropout=0.0, id_dropout=0.5, validation_users=10, training=LOOP)
+    config = SequenceConfig(
+        dim=16, heads=2, max_events=8, dropout=0.0, id_dropout=0.5, validation_users=10, training=LOOP
+    )
     source = SequenceRetriever.fit(histories, [features], config, seed=0)
     asked = Histories.from_rows(
         np.zeros(2, np.int64), np.array([3, 10]), np.ones(2, np.float32), np.arange(2) * 10**6, 1
@@ -91,7 +93,7 @@ def test_an_item_that_nobody_took_is_found_by_its_features() -> None:
 
 
 def test_the_same_seed_gives_the_same_source_and_leaves_the_callers_draws_alone(histories, vectors) -> None:
-    config = SequenceConfig(dim=8, negatives=20, max_events=6, training=LoopConfig(epochs=1, batch_size=8))
+    config = SequenceConfig(dim=8, heads=2, negatives=20, max_events=6, training=LoopConfig(epochs=1, batch_size=8))
     torch.manual_seed(5)
     one = SequenceRetriever.fit(histories, [vectors], config, seed=1)
     drawn = torch.rand(1)
