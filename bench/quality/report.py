@@ -133,5 +133,5 @@ def by_history(per_user: Mapping[str, pd.DataFrame], task: Task) -> pd.DataFrame
     rows = []
     for name, table in per_user.items():
         means = slice_means(table[[METRIC]], groups, seed=0)
-        rows += [{"system": name, **row} for row in means.reset_index().to_dict("records")]
+        rows += [{"system": name, **row} for row in means.to_dict("records")]
     return pd.DataFrame(rows)

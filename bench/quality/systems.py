@@ -20,7 +20,8 @@ from bench.peers.ranked import Ranked
 from bench.quality.protocols import Task
 from ranker.evaluation.evaluate import CANDIDATES, CROSS_ENCODER, ENGINE, LASTING, ranked_by_every_part
 from ranker.lasting import lasting_views
-from retrieval.candidates import NO_ITEM, Requests
+from ranker.reranker import CrossEncoderReranker
+from retrieval.candidates import NO_ITEM, Requests, Retriever
 from retrieval.fusion import FusedRetriever, FusionConfig
 
 K = 50  # items of a list
@@ -70,7 +71,7 @@ def _fitted(task: Task, settings: Mapping[str, Any], seed: int) -> tuple[ranker.
     engine = ranker.fit(task.train, task.items, ranker.EngineConfig.from_dict({**settings, "seed": seed}))
     fit_s = time.perf_counter() - clock
     sources = engine.retriever.sources
-    others = {
+    others: dict[str, Retriever] = {
         **{f"{name}, lasting": view for name, view in lasting_views(sources).items()},
         RRF: FusedRetriever(sources, dict.fromkeys(sources, 1.0), FusionConfig(method="rrf")),
     }
@@ -82,7 +83,7 @@ def _fitted(task: Task, settings: Mapping[str, Any], seed: int) -> tuple[ranker.
     }
 
 
-def list_times(engine: ranker.Engine, task: Task, others: Mapping[str, FusedRetriever]) -> dict[str, float]:
+def list_times(engine: ranker.Engine, task: Task, others: Mapping[str, Retriever]) -> dict[str, float]:
     """Milliseconds of a list by system, from the first lists that are asked for."""
     everything = np.ones(len(task.catalogue), np.bool_)
     requests = Requests(task.asked.histories(slice(TIMED)), everything)
@@ -93,8 +94,10 @@ def list_times(engine: ranker.Engine, task: Task, others: Mapping[str, FusedRetr
         if retriever is not None
     }
     calls[CANDIDATES] = lambda: engine.retriever.retrieve(requests, K)
-    calls[CROSS_ENCODER] = lambda: engine.reranker.rerank(requests, engine.retriever.retrieve(requests, depth))
-    calls[ENGINE] = calls[CROSS_ENCODER]
+    calls[ENGINE] = lambda: engine.reranker.rerank(requests, engine.retriever.retrieve(requests, depth))
+    reranker = engine.reranker
+    if isinstance(reranker, CrossEncoderReranker):  # what it takes, whether its order is served or not
+        calls[CROSS_ENCODER] = lambda: reranker.reordered(requests, engine.retriever.retrieve(requests, depth))
     return {name: 1000 * _seconds(call) / len(requests) for name, call in calls.items()}
 
 

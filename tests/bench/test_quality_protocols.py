@@ -8,8 +8,13 @@ from bench.peers.grids import GRIDS, combinations
 from bench.peers.ranked import Ranked
 from bench.quality.protocols import PLANS, pose
 from bench.quality.systems import K, with_popular
+from encoders.errors import InputError
+from ranker.evaluation.questions import asked_once
+from ranker.users import UserHistories
 from retrieval.candidates import NO_ITEM
+from retrieval.catalogue import Catalogue
 from retrieval.ids import UNKNOWN
+from retrieval.interactions import Interactions
 
 N_ITEMS = 60
 ITEMS = pd.DataFrame({"item_id": range(N_ITEMS), "title": [f"t{n}" for n in range(N_ITEMS)], "text": "x"})
@@ -73,14 +78,9 @@ def test_cold_items_are_in_no_history_that_is_trained_on(log) -> None:
 
 def test_a_split_that_leaks_is_found_out(log) -> None:
     """Were the test's own events trained on, nothing new would be left to ask for."""
-    from ranker.evaluation.questions import asked_once
-    from ranker.users import UserHistories
-    from retrieval.catalogue import Catalogue
-    from retrieval.interactions import Interactions
-
     catalogue = Catalogue(ITEMS)
     split = PLANS["loo"].cut(log)
-    with pytest.raises(Exception, match="fitted on the test's own events"):
+    with pytest.raises(InputError, match="fitted on the test's own events"):
         asked_once(UserHistories(Interactions.from_frame(log, catalogue)), catalogue, split.test)
 
 
