@@ -8,8 +8,9 @@ from typing import Any
 
 Grid = Mapping[str, Sequence[Any]]
 
-# On MovieLens-1M with two cores the first five take about half an hour together; an epoch of RecTools' SASRec takes
-# about two minutes there, so each of its settings takes hours.
+# On MovieLens-1M with two cores the first five take about half an hour together. An epoch of RecTools' transformers takes
+# 45 to 50 s there, so they get one setting each, near what their papers use, and a budget of 20 minutes: SASRec's
+# softmax over all films learns fastest of its losses by the epoch (gBCE took 61 s), the newest 100 events are read.
 GRIDS: dict[str, Grid] = {
     "implicit ALS": {
         "factors": (64, 128, 256), "regularization": (1.0, 10.0, 100.0), "alpha": (0.2, 1.0, 5.0), "iterations": (15,),
@@ -22,12 +23,12 @@ GRIDS: dict[str, Grid] = {
     "LensKit EASE": {"regularization": (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)},
     "LensKit ItemKNN": {"feedback": ("implicit",), "max_nbrs": (20, 50, 100, 200)},
     "RecTools SASRec": {
-        "n_factors": (64,), "n_blocks": (2,), "n_heads": (2,), "session_max_len": (200,), "lr": (1e-3,),
-        "batch_size": (64,), "dropout_rate": (0.2,), "epochs": (40, 80),
+        "n_factors": (64,), "n_blocks": (2,), "n_heads": (2,), "session_max_len": (100,), "lr": (1e-3,),
+        "batch_size": (128,), "dropout_rate": (0.2,), "epochs": (25,),
     },
     "RecTools BERT4Rec": {
-        "n_factors": (64,), "n_blocks": (2,), "n_heads": (2,), "session_max_len": (200,), "lr": (1e-3,),
-        "batch_size": (64,), "dropout_rate": (0.2,), "epochs": (80,),
+        "n_factors": (64,), "n_blocks": (2,), "n_heads": (2,), "session_max_len": (100,), "lr": (1e-3,),
+        "batch_size": (128,), "dropout_rate": (0.2,), "epochs": (24,),
     },
 }  # fmt: skip
 
