@@ -55,7 +55,7 @@ def fit_sources(
 
     @cache  # the sequence source represents items by its factors, too
     def als() -> AlsRetriever:
-        return AlsRetriever.fit(histories, n_items, config.als, config.seed)
+        return AlsRetriever.fit(histories, n_items, config.als, config.seed, vectors)
 
     def sequence() -> SequenceRetriever:
         before = earlier.get("sequence")
@@ -71,6 +71,6 @@ def fit_sources(
         "transitions": lambda: TransitionRetriever.fit(histories, n_items, config.transitions),
         "sequence": sequence,
         "text": lambda: TextRetriever.fit(vectors, config.text, config.seed),
-        "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity),
+        "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity, vectors),
     }
     return {name: build[name]() for name in config.sources}

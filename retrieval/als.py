@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from encoders.errors import ArtifactError
 from retrieval.candidates import NO_ITEM, Candidates, Requests, inner_products, rank_all
+from retrieval.cold_start import factors_from_texts
 from retrieval.histories import Histories
 from retrieval.storage import load_array, load_settings, save_settings
 
@@ -31,6 +32,8 @@ class AlsConfig:
         iterations: Passes over users and items.
         half_life: Events after which an older event counts half at fold-in (None: all count the same). Training
             always counts all the same.
+        text_penalty: Ridge penalty of the map from texts to factors by which items that nobody took get theirs
+            (``retrieval.cold_start``); None leaves them without, and they are never proposed.
     """
 
     factors: Annotated[int, Field(ge=1)] = 64
@@ -38,6 +41,7 @@ class AlsConfig:
     alpha: Annotated[float, Field(gt=0)] = 0.2
     iterations: Annotated[int, Field(ge=1)] = 15
     half_life: Annotated[float | None, Field(gt=0)] = 5.0
+    text_penalty: Annotated[float | None, Field(gt=0)] = 30.0
 
 
 class AlsRetriever:
@@ -56,6 +60,7 @@ class AlsRetriever:
         self.config = config
         factors = item_factors.astype(np.float64)
         self._background = factors.T @ factors + config.regularization * np.eye(factors.shape[1])
+        self._unknown: NDArray[np.bool_] = ~np.any(item_factors, axis=1)
 
     @property
     def n_items(self) -> int:
@@ -63,8 +68,23 @@ class AlsRetriever:
         return len(self.item_factors)
 
     @classmethod
-    def fit(cls, histories: Histories, n_items: int, config: AlsConfig, seed: int) -> AlsRetriever:
-        """Train on users' positive events; an event of weight w has confidence 1 + alpha · w."""
+    def fit(
+        cls,
+        histories: Histories,
+        n_items: int,
+        config: AlsConfig,
+        seed: int,
+        vectors: NDArray[np.float32] | None = None,
+    ) -> AlsRetriever:
+        """Train on users' positive events; an event of weight w has confidence 1 + alpha · w.
+
+        Args:
+            histories: Every user's.
+            n_items: Size of the catalogue.
+            config: The settings.
+            seed: Of the factors to start from.
+            vectors: (I, dim) the items' text vectors, from which items that nobody took get their factors.
+        """
         liked = histories.liked()
         confidence = sparse.csr_matrix(liked.matrix(1 + config.alpha * liked.weights, n_items))
         with threadpool_limits(1, "blas"):  # implicit runs its own threads; BLAS threads inside them are a slowdown
@@ -76,7 +96,11 @@ class AlsRetriever:
                 random_state=seed,
             )
             model.fit(confidence, show_progress=False)
-        return cls(np.ascontiguousarray(model.item_factors, np.float32), config)
+        factors = np.ascontiguousarray(model.item_factors, np.float32)
+        if vectors is not None and config.text_penalty is not None:
+            counts = np.bincount(liked.items, minlength=n_items)
+            factors = factors_from_texts(factors, vectors, counts, config.text_penalty)
+        return cls(factors, config)
 
     def user_vectors(self, histories: Histories) -> NDArray[np.float32]:
         """Fold in: the vector (U, d) that minimises the ALS loss of each history with the item factors fixed.
@@ -99,21 +123,25 @@ class AlsRetriever:
         return np.linalg.solve(left, right)[:, :, 0].astype(np.float32)
 
     def retrieve(self, requests: Requests, k: int) -> Candidates:
-        """At most ``k`` items for each request, best first; none for a user without a positive event."""
+        """At most ``k`` items for each request, best first; none for a user without a positive event.
+
+        An item without a vector is never proposed: nobody took it, and its text was not given.
+        """
 
         def score_block(block: Requests) -> NDArray[np.float32]:
             vectors = self.user_vectors(block.histories)
             scores: NDArray[np.float32] = vectors @ self.item_factors.T
             scores[~vectors.any(axis=1)] = -np.inf
+            scores[:, self._unknown] = -np.inf
             return scores
 
         return rank_all("als", requests, k, score_block)
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The predicted preference of given items (U, K); -inf for a user without a positive event."""
+        """The predicted preference of given items (U, K); -inf for a user or an item without a vector."""
         vectors = self.user_vectors(requests.histories)
         preferences = inner_products(vectors, self.item_factors, items)
-        nothing = (items == NO_ITEM) | ~vectors.any(axis=1, keepdims=True)
+        nothing = (items == NO_ITEM) | self._unknown[items] | ~vectors.any(axis=1, keepdims=True)
         return np.where(nothing, np.float32(-np.inf), preferences)
 
     def lasting(self) -> AlsRetriever:

@@ -49,6 +49,10 @@ class ItemItemRetriever:
     def __init__(self, weights: ItemWeights, config: ItemItemConfig) -> None:
         self.weights = weights
         self._reading = config
+        self._untaken: NDArray[np.bool_] | None = None
+        if isinstance(weights, sparse.csr_array):
+            leads_nowhere = np.diff(weights.indptr) == 0
+            self._untaken = leads_nowhere & (np.bincount(weights.indices, minlength=weights.shape[0]) == 0)
 
     @property
     def n_items(self) -> int:
@@ -70,10 +74,10 @@ class ItemItemRetriever:
         return rank_all(self.name, requests, k, score_block)
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The score of given items (U, K); -inf for a user without a positive event.
+        """The score of given items (U, K); -inf for a user without a positive event, and for items nobody took.
 
         An item that sparse weights do not reach has score 0, not -inf: to be no neighbour of anything in the history
-        counts against it.
+        counts against it. Of an item without any weight nothing is known, so nothing is said.
         """
         scores = np.empty(items.shape, np.float32)
         for rows, block in requests.blocks():
@@ -89,6 +93,10 @@ class ItemItemRetriever:
         product = liked.matrix(strength, self.n_items) @ self.weights
         scores: NDArray[np.float32] = product.toarray() if sparse.issparse(product) else product
         scores[liked.lengths == 0] = -np.inf
+        if self._untaken is not None:
+            scores[:, self._untaken] = -np.inf
+        else:  # dense weights are never 0 but for an item without any, and a look at all of them would load the file
+            scores[scores == 0] = -np.inf
         return scores
 
 

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from retrieval.candidates import NO_ITEM, Candidates, Requests, rank_all
+from retrieval.cold_start import factors_from_texts
 from retrieval.histories import Histories
 from retrieval.storage import load_array
 
@@ -23,9 +24,12 @@ class PopularityConfig:
 
     Attributes:
         half_life_days: Days, back from the newest event, after which an event counts half (None: all count the same).
+        text_penalty: Ridge penalty of the map from texts by which items that nobody took get an expected popularity
+            (``retrieval.cold_start``); None leaves it at 0.
     """
 
     half_life_days: Annotated[float | None, Field(gt=0)] = None
+    text_penalty: Annotated[float | None, Field(gt=0)] = 30.0
 
 
 class PopularityRetriever:
@@ -44,13 +48,30 @@ class PopularityRetriever:
         return len(self.item_scores)
 
     @classmethod
-    def fit(cls, histories: Histories, n_items: int, config: PopularityConfig) -> PopularityRetriever:
-        """Count the positive events of each item, newer ones more."""
+    def fit(
+        cls,
+        histories: Histories,
+        n_items: int,
+        config: PopularityConfig,
+        vectors: NDArray[np.float32] | None = None,
+    ) -> PopularityRetriever:
+        """Count the positive events of each item, newer ones more.
+
+        Args:
+            histories: Every user's.
+            n_items: Size of the catalogue.
+            config: The settings.
+            vectors: (I, dim) the items' text vectors, which tell what to expect of items that nobody took.
+        """
         liked = histories.liked()
         counts = np.ones(len(liked.items))
         if config.half_life_days is not None and len(counts):
             counts = np.exp2((liked.times - liked.times.max()) / (config.half_life_days * MICROSECONDS_PER_DAY))
-        return cls(np.log1p(np.bincount(liked.items, counts, n_items)).astype(np.float32))
+        scores = np.log1p(np.bincount(liked.items, counts, n_items)).astype(np.float32)
+        if vectors is not None and config.text_penalty is not None:
+            events = np.bincount(liked.items, minlength=n_items)
+            scores = factors_from_texts(scores[:, None], vectors, events, config.text_penalty)[:, 0]
+        return cls(scores)
 
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, most popular first."""

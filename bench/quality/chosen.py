@@ -34,6 +34,8 @@ def read(data: MovieLensName, protocol: ProtocolName) -> dict[str, Any]:
 def tune_peers(task: Task, names: Sequence[str], data: MovieLensName) -> dict[str, Any]:
     """Try every setting of these peers on validation, and keep the best of each one in the file.
 
+    A peer whose grid is a single setting has nothing to choose, and is left out.
+
     Args:
         task: The validation's questions.
         names: Of the peers.
@@ -41,7 +43,10 @@ def tune_peers(task: Task, names: Sequence[str], data: MovieLensName) -> dict[st
     """
     kept = read(data, task.protocol)
     for name in names:
-        tried = [(quality(name, settings, task), settings) for settings in combinations(GRIDS[name])]
+        every = list(combinations(GRIDS[name]))
+        if len(every) == 1:
+            continue
+        tried = [(quality(name, settings, task), settings) for settings in every]
         best, settings = max(tried, key=lambda one: one[0])
         console.print(f"{name}: {best:.4f} with {settings}, the best of {len(tried)}", highlight=False)
         kept["peers"][name] = settings

@@ -4,6 +4,7 @@ import numpy as np
 
 from retrieval.candidates import Requests
 from retrieval.histories import Histories
+from retrieval.item_item import ItemItemConfig
 
 
 def events_of(histories: Histories, row: int):
@@ -13,18 +14,25 @@ def events_of(histories: Histories, row: int):
     return [event for event in told if event[1] > 0]
 
 
-def scores(weights: np.ndarray, histories: Histories, half_life: float | None, weighted: bool) -> np.ndarray:
-    """Every item's score (U, I) by dense weights (I, I); -inf rows where nothing is liked."""
+def scores(weights: np.ndarray, histories: Histories, config: ItemItemConfig, full: bool) -> np.ndarray:
+    """Every item's score (U, I) by weights (I, I) as an array; -inf where nothing is liked, or nothing known.
+
+    Of an item that has no weight at all nothing is known. Full weights are never 0 but for such an item, so what a
+    history has no weight to is one.
+    """
     answer = np.full((len(histories), len(weights)), -np.inf)
     for row in range(len(histories)):
         events = events_of(histories, row)
         for item in range(len(weights)) if events else ():
             answer[row, item] = sum(
-                (weight if weighted else 1.0)
-                * (1.0 if half_life is None else 0.5 ** (age / half_life))
+                (weight if config.weighted else 1.0)
+                * (1.0 if config.half_life is None else 0.5 ** (age / config.half_life))
                 * weights[past, item]
                 for age, (past, weight, _) in enumerate(reversed(events))
             )
+            related = weights[[past for past, _, _ in events], item] if full else [*weights[item], *weights[:, item]]
+            if not np.any(related):
+                answer[row, item] = -np.inf
     return answer
 
 

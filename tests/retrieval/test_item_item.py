@@ -22,7 +22,7 @@ def item_item(request, histories, vectors):
 
 
 def test_scores_add_up_what_each_event_says(item_item, histories):
-    expected = scores(dense(item_item), histories, item_item.config.half_life, item_item.config.weighted)
+    expected = scores(dense(item_item), histories, item_item.config, not sparse.issparse(item_item.weights))
     every = np.tile(np.arange(N_ITEMS), (len(histories), 1))
     actual = item_item.score(asked(histories, N_ITEMS), every)
     assert np.isneginf(expected).any()
@@ -30,7 +30,7 @@ def test_scores_add_up_what_each_event_says(item_item, histories):
 
 
 def test_candidates_are_the_best_by_those_scores(item_item, histories):
-    expected = scores(dense(item_item), histories, item_item.config.half_life, item_item.config.weighted)
+    expected = scores(dense(item_item), histories, item_item.config, not sparse.issparse(item_item.weights))
     found = item_item.retrieve(asked(histories, N_ITEMS), 5)
     for row, of_row in enumerate(expected):
         known = of_row[of_row > 0] if sparse.issparse(item_item.weights) else of_row[of_row > -np.inf]

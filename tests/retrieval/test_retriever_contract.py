@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sources import build
+from sources import ITEM_ITEM, build
 from tests_support import same_ranking
 
 from encoders.errors import ArtifactError
@@ -114,3 +114,19 @@ def test_a_query_is_answered_by_text_alone_and_ordered_by_all(vectors, requests_
     proposed = fused.sources["text"].retrieve(asked, fused.config.depth).items
     for row in range(len(asked)):
         assert set(union.items[row]) - {NO_ITEM} == set(proposed[row]) - {NO_ITEM}
+
+
+@pytest.mark.parametrize("name", ["als", *ITEM_ITEM])
+def test_of_an_item_that_nobody_took_a_collaborative_source_says_nothing(name, histories, vectors):
+    new = np.array([3, 17])
+    rows, kept = histories.rows, ~np.isin(histories.items, new)
+    without = Histories.from_rows(
+        rows[kept], histories.items[kept], histories.weights[kept], histories.times[kept], len(histories)
+    )
+    source = build(name, without, vectors)
+    everything = Requests(without, np.ones(source.n_items, np.bool_))
+    assert not np.isin(source.retrieve(everything, source.n_items).items, new).any()
+    every = np.tile(np.arange(source.n_items), (len(without), 1))
+    said = np.isfinite(source.score(everything, every))
+    assert not said[:, new].any()
+    assert said[without.liked().lengths > 0].any(axis=1).all()
