@@ -29,6 +29,7 @@ def main(
     ties: Annotated[Ties, typer.Option(help="What orders ratings of one user in one second.")] = "file",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from 0.")] = 3,
     peers: Annotated[bool, typer.Option(help="Other libraries' systems, too; make peers sets some of them up.")] = True,
+    leave_out: Annotated[list[str] | None, typer.Option(help="A peer to do without, by its name in the table.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings of the engine, YAML, in place of the chosen ones.")
     ] = None,
@@ -44,7 +45,11 @@ def main(
     show_progress()
     paths = load_movielens(data, folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
-    names = [name for name in GRIDS if name in inside.MODELS or (PYTHON.exists() and not tiny)] if peers else []
+    left_out = leave_out or []
+    if unknown := sorted(set(left_out) - set(GRIDS)):
+        raise typer.BadParameter(f"no peer is called {', '.join(unknown)}; there are {', '.join(GRIDS)}.")
+    able = [name for name in GRIDS if name in inside.MODELS or (PYTHON.exists() and not tiny)]
+    names = [name for name in able if name not in left_out] if peers else []
     if peers and not PYTHON.exists():
         console.print("Without the peers that need an environment of their own: make peers sets it up.")
     if tune_peers:
