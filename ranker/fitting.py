@@ -34,7 +34,7 @@ from retrieval.als import AlsRetriever
 from retrieval.candidates import Requests, Source
 from retrieval.catalogue import Catalogue
 from retrieval.ease import check_size
-from retrieval.fusion import FusedRetriever, learn_weights, standardised
+from retrieval.fusion import FusedRetriever, weigh_sources
 from retrieval.histories import Histories
 from retrieval.interactions import Interactions
 from retrieval.training import TrainingReport
@@ -282,9 +282,7 @@ def held_out_lists(
         everything = Requests(histories.before(some), np.ones(len(vectors), np.bool_))
         proposed = equal.union(everything, config.fusion.depth)
         chosen = proposed.items == histories.items[some, None]
-        learned = learn_weights(standardised(proposed.by_source), proposed.items, chosen)
-        weights = dict(zip(config.sources, learned.tolist(), strict=True))
-        logger.info("Learned fusion weights: %s.", ", ".join(f"{name} {w:.2f}" for name, w in weights.items()))
+        weights = weigh_sources(proposed, chosen)
     fused = FusedRetriever(sources, weights, config.fusion)
     return labelled_lists(histories, events, fused, len(vectors), config.rerank.chosen.depth), fused
 

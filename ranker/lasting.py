@@ -13,7 +13,7 @@ from scipy import sparse
 from ranker.config import EngineConfig
 from ranker.sources import LASTING, fit_sources
 from retrieval.candidates import Requests, Source, TasteSource
-from retrieval.fusion import FusedRetriever, learn_weights, standardised
+from retrieval.fusion import FusedRetriever, weigh_sources
 from retrieval.histories import Histories
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,8 @@ def learn_lasting_weights(histories: Histories, vectors: NDArray[np.float32], co
     candidates = equal.union(requests, config.fusion.depth)
     rows = np.repeat(users, candidates.items.shape[1])
     gains = np.asarray(later[rows, candidates.items.ravel()]).reshape(candidates.items.shape)
-    learned = learn_weights(standardised(candidates.by_source), candidates.items, gains)
-    weights = dict(zip(names, learned.tolist(), strict=True))
-    logger.info(
-        "Learned weights of lasting taste from %d users: %s.",
-        len(users), ", ".join(f"{name} {w:.2f}" for name, w in weights.items()),
-    )  # fmt: skip
-    return weights
+    logger.info("Weighing lasting taste by what %d users came back for.", len(users))
+    return weigh_sources(candidates, gains)
 
 
 def cut(histories: Histories, share: float, n_items: int) -> tuple[Histories, sparse.csr_array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -13,6 +14,8 @@ from scipy import optimize
 
 from encoders.errors import InputError
 from retrieval.candidates import NO_ITEM, Candidates, Requests, Source
+
+logger = logging.getLogger(__name__)
 
 SEARCH = "text"  # the source that answers free-text queries
 
@@ -145,6 +148,30 @@ def standardised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     floor = 1e-6  # below it the differences are rounding
     scaled: NDArray[np.float64] = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > floor)
     return scaled.astype(np.float32)
+
+
+def weigh_sources(proposed: Candidates, gains: NDArray[np.floating] | NDArray[np.bool_]) -> dict[str, float]:
+    """Source → weight, learned from lists of candidates (``learn_weights``).
+
+    Args:
+        proposed: L lists.
+        gains: (L, K) how much of a list's likelihood each candidate answers for.
+
+    Returns:
+        Weights of at least 0. All 1, with a warning, where no source ranks what was taken above the rest.
+    """
+    learned = learn_weights(standardised(proposed.by_source), proposed.items, gains)
+    if not learned.any():
+        logger.warning(
+            "On %d lists no source puts what users took above what they did not, so all sources weigh the same. The "
+            "log may be too small for its settings: lower als.regularization or als.factors, or give fusion.weights.",
+            len(proposed),
+        )
+        learned = np.ones_like(learned)
+    weights = dict(zip(proposed.sources, learned.tolist(), strict=True))
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+    logger.info("Weights learned on %d lists: %s.", len(proposed), told)
+    return weights
 
 
 def learn_weights(

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from encoders.errors import InputError
-from retrieval.candidates import NO_ITEM, Requests
-from retrieval.fusion import FusedRetriever, FusionConfig, learn_weights, standardised
+from retrieval.candidates import NO_ITEM, Candidates, Requests
+from retrieval.fusion import FusedRetriever, FusionConfig, learn_weights, standardised, weigh_sources
 from retrieval.histories import Histories
 from retrieval.queries import Queries
 
@@ -130,3 +130,17 @@ def test_a_source_of_no_weight_is_not_heard_where_others_speak():
     sources = {"als": Table([3, 2, 1, 0]), "popularity": Table([1, 4, 2, 3])}
     fused = FusedRetriever(sources, {"als": 1.0, "popularity": 0.0}, FusionConfig(depth=4))
     assert fused.retrieve(ask(4), 4).items[0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("sign", "equal"), [(1, False), (-1, True)])
+def test_sources_that_all_point_the_wrong_way_weigh_the_same_and_it_is_said(sign, equal, caplog):
+    rng = np.random.default_rng(0)
+    taken = np.zeros((50, 6), np.bool_)
+    taken[np.arange(50), rng.integers(0, 6, 50)] = True
+    scores = (sign * taken[:, :, None] + 0.1 * rng.normal(size=(50, 6, 2))).astype(np.float32)
+    items = np.tile(np.arange(6), (50, 1))
+    proposed = Candidates(items, scores[:, :, 0], scores, ("als", "text"))
+    weights = weigh_sources(proposed, taken)
+    assert list(weights) == ["als", "text"]
+    assert (weights == {"als": 1.0, "text": 1.0}) == equal
+    assert ("no source puts what users took above" in caplog.text) == equal
