@@ -16,14 +16,14 @@ from bench.quality.protocols import ProtocolName, Task
 from bench.quality.systems import Answer
 from bench.tables import markdown, show, write_json
 from ranker.evaluation import (
+    Evaluation,
     PerUserResults,
-    bootstrap_mean,
-    compare_systems,
     coverage,
     history_groups,
     per_user_metrics,
     slice_means,
     write_per_user,
+    write_report,
 )
 from ranker.evaluation.evaluate import ENGINE, LASTING
 
@@ -42,7 +42,7 @@ class Measured:
 
 
 def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) -> None:
-    """Show the table, and write Markdown, JSON, a plot, and every system's per-user metrics.
+    """Show the table, and write Markdown, JSON, a plot, a page of HTML, and every system's per-user metrics.
 
     Args:
         measured: By seed.
@@ -52,10 +52,10 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     task = measured[0].task
     served = SERVED[task.protocol]
-    lists = {name: over_seeds(name, measured) for name in measured[0].answers}
-    per_user = {name: table.groupby("user_id").mean().reset_index() for name, table in lists.items()}
-    table = summary(lists, measured)
-    differences = against(per_user, served)
+    evaluation = judge(measured)
+    per_user = evaluation.per_user
+    table = summary(evaluation, measured)
+    differences = evaluation.comparisons(served).rename(columns={"mean_before": served, "mean_after": "system's"})
     groups = by_history(per_user, task)
     described = f"{task.described} Seeds: {len(measured)}; a list's metric is the mean over them."
     show(f"Means over lists; the engine's answer to this question is '{served}'", table)
@@ -79,7 +79,19 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
     write_per_user(PerUserResults(per_user, described, CUTOFFS), folder / "per-user.parquet")
     means = {row["system"]: (row[METRIC], row["low"], row["high"]) for row in table.to_dict("records")}
     dots(means, "NDCG@10, 95 % interval over users", folder / "quality.svg")
+    title = f"Ranking quality, {task.protocol}"
+    write_report(folder / "quality.html", evaluation, title=title, described=described, baseline=served)
     console.print(f"Written to {folder}, in {about['minutes']:.1f} minutes of fitting and ranking.")
+
+
+def judge(measured: Sequence[Measured]) -> Evaluation:
+    """Every system's metrics."""
+    n_items = len(measured[0].task.catalogue)
+    lists, covered = {}, {}
+    for name in measured[0].answers:
+        lists[name] = over_seeds(name, measured)
+        covered[name] = float(np.mean([coverage(one.answers[name].items, n_items, 10) for one in measured]))
+    return Evaluation(lists, covered, users_left_out=0, seed=0)
 
 
 def over_seeds(name: str, measured: Sequence[Measured]) -> pd.DataFrame:
@@ -95,16 +107,12 @@ def over_seeds(name: str, measured: Sequence[Measured]) -> pd.DataFrame:
     return pd.DataFrame(values, columns=tables[0].columns.drop("user_id")).assign(user_id=tables[0]["user_id"])
 
 
-def summary(lists: Mapping[str, pd.DataFrame], measured: Sequence[Measured]) -> pd.DataFrame:
+def summary(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataFrame:
     """One row a system: means with an interval of NDCG@10, and what it took."""
     rows = []
-    for name, table in lists.items():
-        users = pd.factorize(table["user_id"])[0]
-        interval = bootstrap_mean(table[METRIC].to_numpy(), seed=0, users=users)
+    for name, means in evaluation.summary.iterrows():
+        interval = evaluation.interval(name)
         answers = [one.answers[name] for one in measured]
-        n_items = len(measured[0].task.catalogue)
-        means = table.drop(columns="user_id").mean().to_dict()
-        means["coverage@10"] = float(np.mean([coverage(answer.items, n_items, 10) for answer in answers]))
         fits = [answer.fit_s for answer in answers if answer.fit_s is not None]
         rows.append(
             {
@@ -117,13 +125,6 @@ def summary(lists: Mapping[str, pd.DataFrame], measured: Sequence[Measured]) -> 
             }
         )
     return pd.DataFrame(rows)
-
-
-def against(per_user: Mapping[str, pd.DataFrame], served: str) -> pd.DataFrame:
-    """Every other system less the engine's answer, with p-values for so many comparisons."""
-    values = {name: table[METRIC].to_numpy() for name, table in per_user.items()}
-    table = compare_systems(values, served, seed=0)
-    return table.rename(columns={"mean_before": served, "mean_after": "system's"})
 
 
 def by_history(per_user: Mapping[str, pd.DataFrame], task: Task) -> pd.DataFrame:
