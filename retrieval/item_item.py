@@ -95,7 +95,7 @@ class ItemItemRetriever:
         scores[liked.lengths == 0] = -np.inf
         if self._untaken is not None:
             scores[:, self._untaken] = -np.inf
-        else:  # dense weights are never 0 but for an item without any, and a look at all of them would load the file
+        else:  # exactly 0 means that no item of the history has a weight to it; all weights may be too many to read
             scores[scores == 0] = -np.inf
         return scores
 

@@ -48,3 +48,14 @@ def same_ranking(items_a, scores_a, items_b, scores_b, tolerance: float = 2e-5) 
         near = np.isclose(scores_b, scores_a[at], atol=tolerance, rtol=tolerance)
         last = np.isclose(scores_a[at], scores_a[-1], atol=tolerance, rtol=tolerance)
         assert items_a[at] in np.asarray(items_b)[near] or last, f"position {at}: {items_a[at]} against {items_b[at]}"
+
+
+def watched(function, note):
+    """The same function, whose arguments and result are noted at each call."""
+
+    def called(*given, **named):
+        result = function(*given, **named)
+        note(given, result)
+        return result
+
+    return called

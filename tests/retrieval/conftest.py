@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sources import N_ITEMS, SOURCES, build
+from sources import N_ITEMS, NEW, SOURCES, build
 
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
@@ -36,6 +36,14 @@ def histories() -> Histories:
     weights = rng.choice([1.0, 2.0, 5.0], len(rows)).astype(np.float32)
     weights[rows == 1] = 0
     return Histories.from_rows(rows, items, weights, rng.integers(0, 50, len(rows)), N_USERS)
+
+
+@pytest.fixture(scope="session")
+def without(histories) -> Histories:
+    """The same, but that nobody took two of the items."""
+    kept = ~np.isin(histories.items, NEW)
+    rows, items, weights = histories.rows[kept], histories.items[kept], histories.weights[kept]
+    return Histories.from_rows(rows, items, weights, histories.times[kept], len(histories))
 
 
 @pytest.fixture(scope="session")

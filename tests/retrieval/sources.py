@@ -15,6 +15,7 @@ from retrieval.training import LoopConfig
 from retrieval.transitions import TransitionConfig, TransitionRetriever
 
 N_ITEMS = 60
+NEW = np.array([3, 17])  # items that nobody took, in the histories called without
 ITEM_ITEM = ["ease", "ease-recent", "neighbours", "neighbours-recent", "transitions", "transitions-recent"]
 TEXT = ["text", "text-hnsw", "text-ivf"]
 SOURCES = ["als", "als-recent", *ITEM_ITEM, "sequence", *TEXT, "popularity", "fused", "fused-rrf"]

@@ -2,23 +2,12 @@
 
 import numpy as np
 import pytest
-from sources import N_ITEMS
+from sources import N_ITEMS, NEW
 
 from retrieval.als import AlsConfig, AlsRetriever
 from retrieval.candidates import Requests
 from retrieval.cold_start import factors_from_texts
-from retrieval.histories import Histories
 from retrieval.popularity import PopularityConfig, PopularityRetriever
-
-NEW = np.array([3, 17])
-
-
-@pytest.fixture(scope="module")
-def without(histories):
-    """Histories in which nobody took two of the items."""
-    kept = ~np.isin(histories.items, NEW)
-    rows, items, weights = histories.rows[kept], histories.items[kept], histories.weights[kept]
-    return Histories.from_rows(rows, items, weights, histories.times[kept], len(histories))
 
 
 def test_a_linear_dependence_on_texts_is_found_and_items_that_were_taken_keep_their_factors():

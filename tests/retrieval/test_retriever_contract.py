@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sources import ITEM_ITEM, build
+from sources import ITEM_ITEM, NEW, build
 from tests_support import same_ranking
 
 from encoders.errors import ArtifactError
@@ -117,16 +117,11 @@ def test_a_query_is_answered_by_text_alone_and_ordered_by_all(vectors, requests_
 
 
 @pytest.mark.parametrize("name", ["als", *ITEM_ITEM])
-def test_of_an_item_that_nobody_took_a_collaborative_source_says_nothing(name, histories, vectors):
-    new = np.array([3, 17])
-    rows, kept = histories.rows, ~np.isin(histories.items, new)
-    without = Histories.from_rows(
-        rows[kept], histories.items[kept], histories.weights[kept], histories.times[kept], len(histories)
-    )
+def test_of_an_item_that_nobody_took_a_collaborative_source_says_nothing(name, without, vectors):
     source = build(name, without, vectors)
     everything = Requests(without, np.ones(source.n_items, np.bool_))
-    assert not np.isin(source.retrieve(everything, source.n_items).items, new).any()
+    assert not np.isin(source.retrieve(everything, source.n_items).items, NEW).any()
     every = np.tile(np.arange(source.n_items), (len(without), 1))
     said = np.isfinite(source.score(everything, every))
-    assert not said[:, new].any()
+    assert not said[:, NEW].any()
     assert said[without.liked().lengths > 0].any(axis=1).all()

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_engine
+from tests_support import watched
 from tiny_engine import HISTORY, events
 
 import ranker
@@ -80,15 +81,6 @@ def test_other_answers_have_no_such_column(fitted):
     assert fitted.rank(100, ["i1", "i2"]).columns.tolist() == plain
     assert next(fitted.candidates([100], 3)).columns.tolist() == [*plain, "als", "text", "popularity"]
     assert fitted.similar_items(["i1"]).columns.tolist() == ["item_id", "similar_item_id", "score", "rank"]
-
-
-def watched(function, note):
-    def called(*given, **named):
-        result = function(*given, **named)
-        note(given, result)
-        return result
-
-    return called
 
 
 def fit(config):

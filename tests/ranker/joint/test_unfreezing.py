@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_engine
 import torch
+from tests_support import watched
 from tiny_joint import fresh_model, input_reader, item_factors, moved, run
 from tiny_lists import CONFIG, TEXTS, lists
 from tiny_split import assert_same, fit
@@ -148,14 +149,6 @@ def test_nobody_whose_lists_tuned_the_encoder_measures_the_gain(encoder):
 
 def test_a_fit_measures_the_gain_on_users_that_the_encoder_was_not_tuned_on(checkpoint, monkeypatch):
     tuned_on, measured_on = [], []
-
-    def watched(function, note):
-        def called(*given, **named):
-            result = function(*given, **named)
-            note(given, result)
-            return result
-
-        return called
 
     monkeypatch.setattr(fitting, "unfreeze", watched(unfreeze, lambda _, made: tuned_on.extend(made[1])))
     monkeypatch.setattr(
