@@ -26,7 +26,7 @@ from retrieval.text import TextConfig
 from retrieval.training import LoopConfig
 from retrieval.transitions import TransitionConfig
 
-SourceName = Literal["als", "ease", "neighbours", "transitions", "sequence", "text", "popularity"]
+SourceName = Literal["als", "ease", "neighbours", "transitions", "sequence", "text", "popularity", "trend"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -203,6 +203,7 @@ class EngineConfig:
         sequence: Settings of the sequence source.
         text: Settings of the text source.
         popularity: Settings of the popularity source.
+        trend: Settings of the trend source, which is popularity with a short half-life.
         fusion: How candidates are fused.
         lasting: The view of lasting taste.
         rerank: The cross-encoder and its training.
@@ -221,6 +222,7 @@ class EngineConfig:
     sequence: SequenceConfig = SequenceConfig()
     text: TextConfig = TextConfig()
     popularity: PopularityConfig = PopularityConfig()
+    trend: PopularityConfig = PopularityConfig(half_life_days=7.0)
     fusion: FusionConfig = FusionConfig()
     lasting: LastingConfig = LastingConfig()
     rerank: RerankConfig = RerankConfig()

@@ -20,6 +20,7 @@ from retrieval.popularity import PopularityRetriever
 from retrieval.sequence import SequenceRetriever
 from retrieval.text import TextRetriever
 from retrieval.transitions import TransitionRetriever
+from retrieval.trend import TrendRetriever
 
 SOURCES: Mapping[SourceName, Any] = {
     "als": AlsRetriever,
@@ -29,6 +30,7 @@ SOURCES: Mapping[SourceName, Any] = {
     "sequence": SequenceRetriever,
     "text": TextRetriever,
     "popularity": PopularityRetriever,
+    "trend": TrendRetriever,
 }
 
 # those that know of lasting taste, and not only of what comes next
@@ -72,5 +74,6 @@ def fit_sources(
         "sequence": sequence,
         "text": lambda: TextRetriever.fit(vectors, config.text, config.seed),
         "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity, vectors),
+        "trend": lambda: TrendRetriever.fit(histories, n_items, config.trend, vectors),
     }
     return {name: build[name]() for name in config.sources}

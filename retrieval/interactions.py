@@ -29,13 +29,14 @@ class Interactions:
         """Group a table of ``user_id, item_id, weight, datetime`` by user.
 
         Args:
-            frame: One row per event. Equal times keep the order of the rows.
+            frame: One row per event. Equal times keep the order of the rows. A weight of 0 says that the user had the
+                item, and nothing of liking it.
             catalogue: The items; each event's item must be one of them.
             users: The users to have a row each, in this order (default: those of the table, in order of first event).
             name: What messages call the table.
 
         Raises:
-            InputError: A column is missing, a value is missing or not finite, a weight is not positive, an item is
+            InputError: A column is missing, a value is missing or not finite, a weight is negative, an item is
                 unknown, or a user of the table is not among ``users``.
         """
         missing = [column for column in COLUMNS if column not in frame.columns]
@@ -47,11 +48,11 @@ class Interactions:
         if frame.empty and users is None:
             raise InputError(f"{name}: the table has no rows, so there is nothing to learn from.")
         weights = pd.to_numeric(frame["weight"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        bad = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
+        bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
         if len(bad):
             raise InputError(
-                f"{name}: {len(bad)} of {len(frame)} weights are not finite positive numbers (first: "
-                f"{frame['weight'].iloc[bad[0]]!r} in row {bad[0]}). Leave those rows out; a dislike is feedback."
+                f"{name}: {len(bad)} of {len(frame)} weights are not finite numbers of at least 0 (first: "
+                f"{frame['weight'].iloc[bad[0]]!r} in row {bad[0]}). Leave those rows out; had and not liked is 0."
             )
         for column in ("user_id", "datetime"):
             if frame[column].isna().any():

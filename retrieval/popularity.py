@@ -24,11 +24,14 @@ class PopularityConfig:
 
     Attributes:
         half_life_days: Days, back from the newest event, after which an event counts half (None: all count the same).
+        per_user: A user's first positive events, so many of them, are counted (None: all). Those are what somebody new
+            is likely to take, and who takes much does not speak for many.
         text_penalty: Ridge penalty of the map from texts by which items that nobody took get an expected popularity
             (``retrieval.cold_start``); None leaves it at 0.
     """
 
     half_life_days: Annotated[float | None, Field(gt=0)] = None
+    per_user: Annotated[int | None, Field(ge=1)] = None
     text_penalty: Annotated[float | None, Field(gt=0)] = 30.0
 
 
@@ -64,6 +67,9 @@ class PopularityRetriever:
             vectors: (I, dim) the items' text vectors, which tell what to expect of items that nobody took.
         """
         liked = histories.liked()
+        if config.per_user is not None:
+            ends = np.minimum(liked.indptr[:-1] + config.per_user, liked.indptr[1:])
+            liked = liked.up_to(np.arange(len(liked)), ends)
         counts = np.ones(len(liked.items))
         if config.half_life_days is not None and len(counts):
             counts = np.exp2((liked.times - liked.times.max()) / (config.half_life_days * MICROSECONDS_PER_DAY))

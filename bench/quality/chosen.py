@@ -11,12 +11,13 @@ import yaml
 
 from bench.demo import console
 from bench.peers.grids import GRIDS, combinations
-from bench.quality.protocols import ProtocolName, Task
-from bench.quality.systems import peer_answer
+from bench.quality.protocols import LIKED, ProtocolName, Task
+from bench.quality.systems import LIKED_FROM, peer_answer
 from ranker.data.movielens import MovieLensName
 from ranker.evaluation import per_user_metrics
 
 METRIC = "ndcg@10"
+TUNED_ON = 2_000  # lists at most: a replay asks for tens of thousands
 
 
 def path_of(data: MovieLensName, protocol: ProtocolName) -> Path:
@@ -34,7 +35,8 @@ def read(data: MovieLensName, protocol: ProtocolName) -> dict[str, Any]:
 def tune_peers(task: Task, names: Sequence[str], data: MovieLensName) -> dict[str, Any]:
     """Try every setting of these peers on validation, and keep the best of each one in the file.
 
-    A peer whose grid is a single setting has nothing to choose, and is left out.
+    Where it is high ratings that are to be found in one list for each user, every setting is tried twice: with all
+    ratings as signs of liking, and with the high ones alone. A peer that has nothing to choose is left out.
 
     Args:
         task: The validation's questions.
@@ -42,8 +44,13 @@ def tune_peers(task: Task, names: Sequence[str], data: MovieLensName) -> dict[st
         data: The data set.
     """
     kept = read(data, task.protocol)
+    task = task.some(TUNED_ON, seed=0)
     for name in names:
-        every = list(combinations(GRIDS[name]))
+        every = [
+            {**settings, **read_from}
+            for settings in combinations(GRIDS[name])
+            for read_from in ({}, *([{LIKED_FROM: LIKED}] if task.protocol in ("temporal", "cold") else []))
+        ]
         if len(every) == 1:
             continue
         tried = [(quality(name, settings, task), settings) for settings in every]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -64,6 +64,28 @@ class Task:
         """(L,) row of the log of each list's user, UNKNOWN for one who is not in train."""
         return self.before.base.users.positions(list(self.asked.users))
 
+    def some(self, most: int, seed: int) -> Task:
+        """The same task with so many of its lists at most, drawn by the seed."""
+        lists = np.sort(np.random.default_rng(seed).permutation(len(self.asked))[:most])
+        asked = replace(
+            self.asked,
+            ends=self.asked.ends[lists],
+            rows=self.asked.rows[lists],
+            users=self.asked.users[lists],
+            relevant=self.asked.relevant[lists],
+        )
+        return replace(self, asked=asked)
+
+    def liked_from(self, least: float) -> Task:
+        """The same task, ratings of less being no sign of liking to whoever reads it."""
+        log = _liked_from(self.log, least)
+        return replace(
+            self,
+            train=self.train.assign(weight=self.train["weight"].where(self.train["weight"] >= least, 0)),
+            before=UserHistories(Interactions(self.before.base.users, log)),
+            asked=replace(self.asked, log=_liked_from(self.asked.log, least)),
+        )
+
 
 def pose(interactions: pd.DataFrame, items: pd.DataFrame, protocol: ProtocolName, ties: Ties, seed: int = 0) -> Task:
     """The questions of a protocol.
@@ -83,6 +105,10 @@ def pose(interactions: pd.DataFrame, items: pd.DataFrame, protocol: ProtocolName
     before = UserHistories(Interactions.from_frame(split.train, catalogue))
     asked = plan.asked(before, catalogue, split.test)
     return Task(protocol, split.train, items, catalogue, before, asked, described(protocol, ties, asked, catalogue))
+
+
+def _liked_from(histories: Histories, least: float) -> Histories:
+    return replace(histories, weights=np.where(histories.weights >= least, histories.weights, 0))
 
 
 def cold_items(interactions: pd.DataFrame, seed: int) -> Split:

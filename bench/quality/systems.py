@@ -16,19 +16,20 @@ from threadpoolctl import threadpool_limits
 import ranker
 from bench.peers import inside
 from bench.peers.outside import ranked_outside
-from bench.peers.ranked import Ranked
 from bench.quality.protocols import Task
 from ranker.evaluation.evaluate import CANDIDATES, CROSS_ENCODER, ENGINE, LASTING, ranked_by_every_part
 from ranker.lasting import lasting_views
 from ranker.reranker import CrossEncoderReranker
 from retrieval.candidates import NO_ITEM, Requests, Retriever
 from retrieval.fusion import FusedRetriever, FusionConfig
+from retrieval.histories import Histories
 
 K = 50  # items of a list
 TIMED = 200  # lists by which the time of one is taken
 RRF = "reciprocal rank fusion"
 FROZEN = "engine, without feedback"
 WITHOUT_SEQUENCE = "engine, without sequence"
+LIKED_FROM = "liked_from"  # in any system's settings: stars from which a rating is a sign of liking to it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,9 +52,10 @@ def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[s
 
     Args:
         task: The questions.
-        settings: The engine's, as ``EngineConfig.to_dict`` gives them.
+        settings: The engine's, as ``EngineConfig.to_dict`` gives them, and ``LIKED_FROM``.
         seed: Of everything random.
     """
+    task, settings = reading(task, settings)
     engine, answers = _fitted(task, settings, seed)
     if task.protocol == "prequential":
         answers[FROZEN] = Answer(without_feedback(engine, task), None, answers[ENGINE].list_ms)
@@ -64,6 +66,13 @@ def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[s
         answers[WITHOUT_SEQUENCE] = without[ENGINE]
         less.log.close()
     return answers
+
+
+def reading(task: Task, settings: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
+    """The task as a system with these settings reads it, and the settings of the system itself."""
+    own = dict(settings)
+    least = own.pop(LIKED_FROM, None)
+    return (task if least is None else task.liked_from(least)), own
 
 
 def _fitted(task: Task, settings: Mapping[str, Any], seed: int) -> tuple[ranker.Engine, dict[str, Answer]]:
@@ -124,17 +133,30 @@ def without_feedback(engine: ranker.Engine, task: Task) -> NDArray[np.int64]:
 
 def peer_answer(name: str, settings: Mapping[str, Any], task: Task, seed: int) -> Answer:
     """What a peer answers; whom it can say nothing to gets the most popular films."""
+    task, settings = reading(task, settings)
     read = task.asked.histories()
+    # a peer leaves out what it reads, which are the liked items alone: it gives some more, for the others to be dropped
+    k = min(K + int((read.lengths - read.liked().lengths).max()), len(task.catalogue))
     if name in inside.MODELS:
-        found = inside.ranked_inside(name, settings, task.log, task.rows, read, len(task.catalogue), K, seed)
+        found = inside.ranked_inside(name, settings, task.log, task.rows, read, len(task.catalogue), k, seed)
     else:
-        found = ranked_outside(name, settings, task.log, read, K, seed)
-    return Answer(with_popular(found, task), found.fit_s, 1000 * found.rank_s / len(read))
+        found = ranked_outside(name, settings, task.log, read, k, seed)
+    items = with_popular(unseen(found.items, read), task)
+    return Answer(items, found.fit_s, 1000 * found.rank_s / len(read))
 
 
-def with_popular(found: Ranked, task: Task) -> NDArray[np.int64]:
+def unseen(items: NDArray[np.int64], read: Histories) -> NDArray[np.int64]:
+    """The first K of each list (L, k) that its history does not hold."""
+    left = np.full((len(items), K), NO_ITEM, np.int64)
+    for row, listed in enumerate(items):
+        fresh = listed[(listed != NO_ITEM) & ~np.isin(listed, read.items[read.indptr[row] : read.indptr[row + 1]])][:K]
+        left[row, : len(fresh)] = fresh
+    return left
+
+
+def with_popular(items: NDArray[np.int64], task: Task) -> NDArray[np.int64]:
     """Lists of which the empty ones hold the most popular items that their users did not have."""
-    items = found.items.copy()
+    items = items.copy()
     liked = task.log.liked()
     popular = np.argsort(-np.bincount(liked.items, minlength=len(task.catalogue)), kind="stable")
     for at in np.flatnonzero((items == NO_ITEM).all(axis=1)):

@@ -59,6 +59,13 @@ OnBadRows: TypeAlias = Annotated[
     Literal["raise", "drop"],
     typer.Option(help="Refuse a file with rows that cannot be used, or leave them out.", rich_help_panel=READING),
 ]
+LikedFrom: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        help="Weight from which an event is a sign of liking: with ratings, 4 say. A lesser one says seen.",
+        rich_help_panel=READING,
+    ),
+]
 HowToSplit: TypeAlias = Annotated[
     Literal["leave-one-out", "global-temporal", "prequential"],
     typer.Option(

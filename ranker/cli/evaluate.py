@@ -18,6 +18,7 @@ from ranker.cli.arguments import (
     ItemColumns,
     ItemsFile,
     LeastWeight,
+    LikedFrom,
     Model,
     OnBadRows,
     PerUserFile,
@@ -91,6 +92,7 @@ def backtest(
     item_columns: ItemColumns = None,
     time_unit: Unit = "s",
     on_bad_rows: OnBadRows = "raise",
+    liked_from: LikedFrom = 0,
 ) -> None:
     """Fit on the earlier part of a log and measure on the later; nothing is saved.
 
@@ -106,7 +108,7 @@ def backtest(
     check_writable(out, (".parquet",))
     check_report_file(report)
     settings = read_config(config, seed, fast)
-    log, catalogue, _ = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows)
+    log, catalogue, _ = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows, liked_from)
     plan = Backtest(split, holdout, test_fraction, least_weight)
     parts = plan.cut(log)
     output.note(f"Fitting on {len(parts.train):,} events, measuring on {len(parts.test):,} later ones.")

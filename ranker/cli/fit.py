@@ -14,6 +14,7 @@ from ranker.cli.arguments import (
     InteractionsFile,
     ItemColumns,
     ItemsFile,
+    LikedFrom,
     OnBadRows,
     Seed,
     Unit,
@@ -61,6 +62,7 @@ def fit(
     item_columns: ItemColumns = None,
     time_unit: Unit = "s",
     on_bad_rows: OnBadRows = "raise",
+    liked_from: LikedFrom = 0,
     feedback: Annotated[
         Path | None,
         typer.Option(
@@ -85,7 +87,9 @@ def fit(
     output: Output = ctx.obj
     settings = read_config(config, seed, fast)
     check_target(out)
-    log, catalogue, reports = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows)
+    log, catalogue, reports = read_log(
+        output, interactions, items, columns, item_columns, time_unit, on_bad_rows, liked_from
+    )
     events = None
     if feedback is not None:
         events, known = check_items_known(
@@ -137,6 +141,7 @@ def read_log(
     item_columns: list[str] | None,
     time_unit: Any,
     on_bad_rows: Any,
+    liked_from: float,
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[ValidationReport]]:
     """Read the two files, say what was found in them, and make sure that they belong together."""
     from encoders.errors import InputError
@@ -147,7 +152,9 @@ def read_log(
     if several:
         raise InputError(f"--columns joins columns to make {several[0]!r}; only the text of an item may be joined.")
     renamed = {name: str(theirs) for name, theirs in names.items()}
-    log, log_report = read_interactions(interactions, renamed, time_unit=time_unit, on_bad_rows=on_bad_rows)
+    log, log_report = read_interactions(
+        interactions, renamed, time_unit=time_unit, on_bad_rows=on_bad_rows, liked_from=liked_from
+    )
     catalogue, items_report = read_items(items, column_names(item_columns), on_bad_rows=on_bad_rows)
     log, known_report = check_items_known(log, catalogue, on_bad_rows=on_bad_rows)
     reports = [log_report, items_report, known_report]

@@ -18,6 +18,7 @@ from ranker.cli.arguments import (
     ItemColumns,
     ItemsFile,
     LeastWeight,
+    LikedFrom,
     OnBadRows,
     Seed,
     TestFraction,
@@ -89,6 +90,7 @@ def tune(
     item_columns: ItemColumns = None,
     time_unit: Unit = "s",
     on_bad_rows: OnBadRows = "raise",
+    liked_from: LikedFrom = 0,
 ) -> None:
     """Search the settings that rank best on the later part of a log.
 
@@ -107,7 +109,7 @@ def tune(
     check_writable(out, (".yaml", ".yml"))
     searched = SearchSpace.from_yaml(space, read_config(config, seed, fast))
     levels = shares(rungs)
-    log, catalogue, _ = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows)
+    log, catalogue, _ = read_log(output, interactions, items, columns, item_columns, time_unit, on_bad_rows, liked_from)
     found = search(
         log,
         catalogue,

@@ -22,12 +22,14 @@ def read_interactions(
     *,
     time_unit: TimeUnit = "s",
     on_bad_rows: OnBadRows = "raise",
+    liked_from: float = 0,
 ) -> tuple[pd.DataFrame, ValidationReport]:
     """Read a log of what users did.
 
     Ids may be integers or strings and are kept as they are; a column that mixes kinds becomes strings, and
     the report says so. Rows that repeat an earlier one's user, item and datetime are left out and counted.
-    Columns other than the four are left out.
+    Columns other than the four are left out. A weight says how strong a sign of liking an event is; one of 0 says that
+    the user had the item, which is not recommended to them again, and nothing of liking it.
 
     Args:
         source: ``.csv``, ``.tsv`` or ``.parquet`` file, or a DataFrame, which is left unchanged.
@@ -36,7 +38,8 @@ def read_interactions(
             Other datetimes are datetimes or ISO 8601 strings; time zones are converted, and none means UTC.
         on_bad_rows: ``raise`` to refuse a table with bad rows, ``drop`` to leave them out. Bad rows lack an
             id, have a datetime that cannot be read or lies outside 1678 to 2261, or a weight that is not a
-            finite number above zero.
+            finite number of at least 0.
+        liked_from: Lesser weights become 0: with ratings from 1 to 5, say, 4 makes the others no sign of liking.
 
     Returns:
         ``user_id`` and ``item_id`` (int64 or str), ``weight`` (float32; 1 where the table has no such column)
@@ -45,10 +48,12 @@ def read_interactions(
 
     Raises:
         InputError: If the file cannot be read, a column is missing, rows are bad and refused, or none is
-            left.
+            left; or if `liked_from` is no number, or leaves no sign of liking.
     """
     if time_unit not in PER_SECOND:
         raise InputError(f"time_unit is {time_unit!r}: it takes {', '.join(PER_SECOND)}.")
+    if not np.isfinite(liked_from):
+        raise InputError(f"liked_from is {liked_from}: give a number; 0 leaves every weight as it is.")
     names = {name: name for name in INTERACTION_COLUMNS} | dict(columns or {})
     check_mapping(names, INTERACTION_COLUMNS)
     table = read_table(source, ids=[names["user_id"], names["item_id"]])
@@ -74,15 +79,23 @@ def read_interactions(
         raw["datetime"],
     )
     if weighted:
-        usable = np.isfinite(frame["weight"]) & (frame["weight"] > 0)
-        what = "weights that are not finite numbers above zero"
+        usable = np.isfinite(frame["weight"]) & (frame["weight"] >= 0)
+        what = "weights that are not finite numbers of at least 0"
         checks.refuse("bad_weight", ~usable.to_numpy(), ["weight"], what, raw["weight"])
     event = ["user_id", "item_id", "datetime"]
     repeated = _repeats(frame[event], checks.kept)
     checks.leave_out("duplicate_row", repeated, event, "repeats of a user, item and datetime, left out")
+    frame["weight"] = frame["weight"].where(frame["weight"] >= liked_from, 0)
+    unliked = checks.kept & (frame["weight"] == 0).to_numpy()
+    checks.note("no_liking", unliked, ["weight"], "events that are no sign of liking (weight 0)")
     report = checks.settle()
 
     frame = frame[checks.kept].sort_values("datetime", kind="stable", ignore_index=True)
+    if not frame["weight"].any():
+        raise InputError(
+            f"{source_name(source)}: all {len(frame):,} events have weight 0, so nothing says what anybody liked. Give "
+            "signs of liking a weight above 0, and lower liked_from (--liked-from) if it is above every weight."
+        )
     return frame.assign(user_id=settle_ids(frame["user_id"]), item_id=settle_ids(frame["item_id"])), report
 
 

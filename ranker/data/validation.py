@@ -22,7 +22,8 @@ class Finding:
 
     Attributes:
         code: Stable short name, for programs: ``missing_id``, ``mixed_ids``, ``unreadable_time``,
-            ``bad_weight``, ``missing_text``, ``duplicate_row``, ``duplicate_item`` or ``unknown_item``.
+            ``bad_weight``, ``no_liking``, ``missing_text``, ``duplicate_row``, ``duplicate_item`` or
+            ``unknown_item``.
         count: Rows that have it.
         columns: Columns it concerns, under the library's names.
         what: The problem in words, for people.

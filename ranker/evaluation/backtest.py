@@ -31,7 +31,7 @@ class Backtest:
             "prequential" cuts like the latter, and predicts each event from all before it.
         holdout: Newest events of each user; for leave-one-out.
         test_fraction: Share of the events; for the other two.
-        least_weight: Events of less are not to be found, though a replay reveals them.
+        least_weight: Events of less are not to be found, though a replay reveals them; those of weight 0 never are.
     """
 
     split: SplitName = "global-temporal"
@@ -64,7 +64,7 @@ class Backtest:
         Raises:
             InputError: As `asked_once` or `asked_before_each` says.
         """
-        wanted = (test["weight"] >= self.least_weight).to_numpy()
+        wanted = ((test["weight"] > 0) & (test["weight"] >= self.least_weight)).to_numpy()
         if self.split == "prequential":
             return asked_before_each(before, catalogue, test, wanted)
         return asked_once(before, catalogue, test[wanted])

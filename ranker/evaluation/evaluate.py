@@ -160,8 +160,8 @@ def replay(
     Args:
         engine: Fitted on events that hold none of the test's.
         test: ``user_id, item_id, weight, datetime``, in the order in which events of equal times are revealed.
-        relevant: Which rows of the test are judged at all, such as those with a high rating; None: all whose item is in
-            the catalogue and new to its user.
+        relevant: Which rows of the test are judged at all, such as those with a high rating; None: all of a weight
+            above 0 whose item is in the catalogue and new to its user.
         others: Name → retriever over the same catalogue, to be judged beside the engine's own.
         cutoffs: Ranks at which metrics are taken; 10 must be among them.
         seed: Of the bootstrap, which resamples users.

@@ -112,14 +112,15 @@ def asked_before_each(
         before: What users had done, none of the test's events among it.
         catalogue: The items.
         test: ``user_id, item_id, weight, datetime``, in the order in which events of equal times are revealed.
-        relevant: Which rows of the test are asked for at all, such as those with a high rating; None: all of them.
+        relevant: Which rows of the test are asked for at all, such as those with a high rating; None: all of a weight
+            above 0.
 
     Raises:
         InputError: A column is missing, an event is earlier than what the engine knows of its user, or fewer than two
             users have an event that can be asked for.
     """
     _check_test(test, ("user_id", "item_id", "weight", "datetime"))
-    chosen = np.ones(len(test), np.bool_) if relevant is None else np.asarray(relevant, np.bool_)
+    chosen = test["weight"].to_numpy() > 0 if relevant is None else np.asarray(relevant, np.bool_)
     if len(chosen) != len(test):
         raise InputError(f"relevant has {len(chosen):,} entries for {len(test):,} rows of test: give one for each.")
     users = IdMap(pd.unique(test["user_id"]))

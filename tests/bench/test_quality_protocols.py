@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 
 from bench.peers.grids import GRIDS, combinations
-from bench.peers.ranked import Ranked
 from bench.quality.protocols import PLANS, pose
-from bench.quality.systems import K, with_popular
+from bench.quality.systems import K, unseen, with_popular
 from encoders.errors import InputError
 from ranker.evaluation.questions import asked_once
 from ranker.users import UserHistories
@@ -88,13 +87,45 @@ def test_whom_a_peer_knows_nothing_of_gets_popular_items_that_are_new_to_them(lo
     task = pose(log, ITEMS, "prequential", "file")
     items = np.full((len(task.asked), K), NO_ITEM, np.int64)
     items[0] = np.arange(K)
-    filled = with_popular(Ranked(items, 0.0, 0.0), task)
+    filled = with_popular(items, task)
     assert filled[0].tolist() == list(range(K))
     counts = task.train.groupby("item_id").size().reindex(range(N_ITEMS), fill_value=0)
     for at in range(1, len(items)):
         had = set(task.asked.histories(slice(at, at + 1)).items.tolist())
         assert not had & set(filled[at].tolist())
         assert counts[filled[at][0]] == max(counts[item] for item in range(N_ITEMS) if item not in had)
+
+
+def test_low_ratings_can_be_no_sign_of_liking_without_changing_what_is_asked(log) -> None:
+    task = pose(log, ITEMS, "temporal", "file")
+    lowered = task.liked_from(4)
+    assert (lowered.asked.relevant != task.asked.relevant).nnz == 0
+    for before, after in ((task.log, lowered.log), (task.asked.histories(), lowered.asked.histories())):
+        assert (after.items == before.items).all()
+        assert (after.weights == np.where(before.weights >= 4, before.weights, 0)).all()
+    assert lowered.train["weight"].tolist() == [weight if weight >= 4 else 0 for weight in task.train["weight"]]
+    assert (task.log.weights > 0).all()
+
+
+def test_some_lists_of_a_task_are_lists_of_it(log) -> None:
+    task = pose(log, ITEMS, "prequential", "file")
+    some = task.some(7, seed=0)
+    assert len(some.asked) == 7
+    known = {(user, item) for user, item in zip(task.asked.users, task.asked.relevant.indices, strict=True)}
+    assert {(user, item) for user, item in zip(some.asked.users, some.asked.relevant.indices, strict=True)} < known
+    assert len(task.some(10_000, seed=0).asked) == len(task.asked)
+
+
+def test_what_a_peer_names_although_it_was_seen_is_dropped(log) -> None:
+    read = pose(log, ITEMS, "temporal", "file").asked.histories()
+    named = np.tile(np.arange(N_ITEMS), (len(read), 1))
+    left = unseen(named, read)
+    for row, items in enumerate(left):
+        seen = read.items[read.indptr[row] : read.indptr[row + 1]]
+        assert items.tolist() == [item for item in range(N_ITEMS) if item not in seen][:K]
+    few = unseen(named[:, :2], read)
+    assert few.shape == (len(read), K)
+    assert (few[:, 2:] == NO_ITEM).all()
 
 
 def test_every_setting_of_a_grid_is_tried_once() -> None:

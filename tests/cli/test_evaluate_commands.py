@@ -109,6 +109,24 @@ def test_backtest_replays_events_and_judges_those_of_some_weight(shelf: Shelf, r
     assert read_per_user(out).split.startswith("prequential, test fraction 0.3, of weight 2 or more")
 
 
+def test_backtest_reads_lesser_weights_as_no_sign_of_liking(shelf: Shelf, ranker: Run) -> None:
+    told = ranker(
+        "backtest", shelf.interactions, shelf.items, "--config", shelf.config, "--fast", "--split", "prequential",
+        "--test-fraction", 0.3, "--liked-from", 2, "--json",
+    )  # fmt: skip
+    log, _ = read_interactions(shelf.interactions, liked_from=2)
+    assert 0 < (log["weight"] == 0).sum() < len(log)
+    assert f"no sign of liking (weight 0): {(log['weight'] == 0).sum()}" in told.err
+    tree = EngineConfig.from_yaml(shelf.config).to_dict()
+    settings = EngineConfig.from_dict({**tree, "rerank": {**tree["rerank"], "enabled": False}})
+    parts = global_temporal(log, 0.3)
+    engine = fit(parts.train, read_items(shelf.items)[0], settings, progress=False)
+    expected = replay(engine, parts.test, seed=settings.seed)
+    engine.log.close()
+    summary = pd.DataFrame(told.json["summary"]).set_index("metric").T
+    pd.testing.assert_frame_equal(summary, expected.summary, check_names=False)
+
+
 def test_backtest_cuts_at_one_instant_unless_told_otherwise(shelf: Shelf, ranker: Run) -> None:
     done = ranker(
         "backtest", shelf.interactions, shelf.items, "--config", shelf.config, "--fast", "--test-fraction", 0.3

@@ -46,7 +46,7 @@ def test_fit_renames_columns_joins_texts_drops_bad_rows_and_overrides_settings(
         "--on-bad-rows", "drop", "--fast", "--seed", 5,
     )  # fmt: skip
     assert done.code == 0
-    assert "weights that are not finite numbers above zero: 1 (row 4" in done.err
+    assert "weights that are not finite numbers of at least 0: 1 (row 4" in done.err
     engine = load(tmp_path / "model")
     assert (engine.config.seed, engine.config.rerank.enabled) == (5, False)
     assert engine.catalogue.texts[0] == f"{items['plot'][0]}. {items['genre'][0]}"
@@ -85,7 +85,7 @@ def with_unknown_item(log: pd.DataFrame, items: pd.DataFrame) -> None:
     [
         (without_column, ["log.csv has no column 'user_id'", "'userid'"]),
         (without_text, ["items.csv", "items without a text: 1 (row 5: 5)"]),
-        (with_bad_weight, ["log.csv", "weights that are not finite numbers above zero: 1 (row 3"]),
+        (with_bad_weight, ["log.csv", "weights that are not finite numbers of at least 0: 1 (row 3"]),
         (with_unknown_item, ["not in the items: 1", "999"]),
     ],
 )

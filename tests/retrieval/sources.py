@@ -13,12 +13,13 @@ from retrieval.sequence import SequenceConfig, SequenceRetriever
 from retrieval.text import TextConfig, TextRetriever
 from retrieval.training import LoopConfig
 from retrieval.transitions import TransitionConfig, TransitionRetriever
+from retrieval.trend import TrendRetriever
 
 N_ITEMS = 60
 NEW = np.array([3, 17])  # items that nobody took, in the histories called without
 ITEM_ITEM = ["ease", "ease-recent", "neighbours", "neighbours-recent", "transitions", "transitions-recent"]
 TEXT = ["text", "text-hnsw", "text-ivf"]
-SOURCES = ["als", "als-recent", *ITEM_ITEM, "sequence", *TEXT, "popularity", "fused", "fused-rrf"]
+SOURCES = ["als", "als-recent", *ITEM_ITEM, "sequence", *TEXT, "popularity", "trend", "fused", "fused-rrf"]
 
 
 def build(name: str, histories: Histories, vectors: np.ndarray):
@@ -55,6 +56,8 @@ def build(name: str, histories: Histories, vectors: np.ndarray):
             return SequenceRetriever.fit(histories, [vectors], sequence, seed=0)
         case "popularity":
             return PopularityRetriever.fit(histories, N_ITEMS, PopularityConfig())
+        case "trend":
+            return TrendRetriever.fit(histories, N_ITEMS, PopularityConfig(half_life_days=1e-4))
     sources = {part: build(part, histories, vectors) for part in ("als", "text", "popularity")}
     method = "rrf" if name == "fused-rrf" else "weighted"
     return FusedRetriever(sources, {"als": 1.0, "text": 0.5, "popularity": 0.25}, FusionConfig(method, depth=20))

@@ -19,7 +19,7 @@ def test_bad_rows_are_refused_in_one_line_with_counts_and_examples() -> None:
         read_interactions(table)
     assert str(caught.value) == (
         "the DataFrame has rows that cannot be used. rows without a user_id: 3 (row 2, row 3, row 6); "
-        "weights that are not finite numbers above zero: 3 (row 4: -2.0, row 5: nan, row 6: inf). "
+        "weights that are not finite numbers of at least 0: 3 (row 4: -2.0, row 5: nan, row 6: inf). "
         "Correct them, or leave them out with on_bad_rows='drop' (--on-bad-rows drop)."
     )
     frame, report = read_interactions(table, on_bad_rows="drop")
@@ -31,10 +31,34 @@ def test_bad_rows_are_refused_in_one_line_with_counts_and_examples() -> None:
     ]
 
 
-@pytest.mark.parametrize("weight", [0, -1, "many", None, 1e300, 1e-60])
-def test_weights_that_are_not_positive_in_float32_are_refused(weight: object) -> None:
-    with pytest.raises(InputError, match=r"above zero: 1 \(row 2"):
+@pytest.mark.parametrize("weight", [-1, "many", None, 1e300])
+def test_weights_that_are_negative_or_not_finite_in_float32_are_refused(weight: object) -> None:
+    with pytest.raises(InputError, match=r"of at least 0: 1 \(row 2"):
         read_interactions(log_with(weight=[1, weight]))
+
+
+def test_events_of_weight_0_are_kept_and_counted() -> None:
+    frame, report = read_interactions(log_with(weight=[0, 2, 0]))
+    assert frame["weight"].tolist() == [0, 2, 0]
+    assert [(finding.code, finding.count) for finding in report.findings] == [("no_liking", 2)]
+
+
+def test_lesser_weights_become_0_where_liking_starts_higher() -> None:
+    frame, report = read_interactions(log_with(weight=[3, 4, 5, 3.9]), liked_from=4)
+    assert frame["weight"].tolist() == [0, 4, 5, 0]
+    assert [(finding.code, finding.examples) for finding in report.findings] == [("no_liking", ((1, ""), (4, "")))]
+
+
+@pytest.mark.parametrize(("weight", "liked_from"), [([0, 0], 0), ([3, 4], 5)])
+def test_a_table_without_any_sign_of_liking_is_refused(weight: list[int], liked_from: float) -> None:
+    with pytest.raises(InputError, match="all 2 events have weight 0"):
+        read_interactions(log_with(weight=weight), liked_from=liked_from)
+
+
+@pytest.mark.parametrize("liked_from", [float("nan"), float("inf")])
+def test_liking_starts_at_a_number(liked_from: float) -> None:
+    with pytest.raises(InputError, match="liked_from is"):
+        read_interactions(log_with(weight=[1]), liked_from=liked_from)
 
 
 def test_repeated_events_are_left_out_and_counted() -> None:
@@ -54,7 +78,7 @@ def test_a_bad_row_does_not_make_a_good_one_its_repeat() -> None:
 
 def test_a_table_without_one_usable_row_is_refused() -> None:
     with pytest.raises(InputError, match=r"none of its 2 rows can be used\. weights"):
-        read_interactions(log_with(weight=[0, 0]), on_bad_rows="drop")
+        read_interactions(log_with(weight=[-1, -1]), on_bad_rows="drop")
 
 
 @settings(deadline=None, max_examples=50)
@@ -64,7 +88,7 @@ def test_a_table_without_one_usable_row_is_refused() -> None:
             st.sampled_from([1, 2, None, "x", ""]),
             st.sampled_from(["a", "b", None]),
             st.sampled_from([0, 1, "1970-01-01", "never", None]),
-            st.sampled_from([1.0, 0.0, np.nan]),
+            st.sampled_from([1.0, -1.0, np.nan]),
         ),
         min_size=1,
         max_size=20,
@@ -84,17 +108,17 @@ def test_what_is_kept_is_clean_and_reads_back_as_itself(rows: list[tuple[object,
 
 
 def test_a_report_reads_well_and_goes_to_json() -> None:
-    _, report = read_interactions(log_with(user_id=[1, "x", 2, 3, 4], weight=[1, 1, 1, 1, 0]), on_bad_rows="drop")
+    _, report = read_interactions(log_with(user_id=[1, "x", 2, 3, 4], weight=[1, 1, 1, 1, -1]), on_bad_rows="drop")
     assert str(report).splitlines() == [
         "the DataFrame: 4 of 5 rows kept",
-        "  weights that are not finite numbers above zero: 1 (row 5: 0)",
+        "  weights that are not finite numbers of at least 0: 1 (row 5: -1)",
         "  user_id values turned into strings, as not all are integers of 64 bits: 4 (row 1: 1, row 3: 2, row 4: 3, …)",
     ]
     assert json.loads(json.dumps(report.to_dict()))["findings"][0] == {
         "code": "bad_weight",
         "count": 1,
         "columns": ["weight"],
-        "what": "weights that are not finite numbers above zero",
-        "examples": [[5, "0"]],
+        "what": "weights that are not finite numbers of at least 0",
+        "examples": [[5, "-1"]],
     }
     assert str(read_items(FILMS)[1]) == "the DataFrame: 2 of 2 rows kept, nothing to report"
