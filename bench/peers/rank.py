@@ -5,7 +5,8 @@ It imports nothing of this project, whose numpy is newer than RecTools allows. T
 - ``job.json``: ``model`` (a key of MODELS), its ``settings``, ``seed``, and ``k``, how many items a list gets;
 - ``train.parquet``: ``user_id, item_id, weight, datetime``, in stable time order; ids are integers;
 - ``asked.parquet``: the same columns, ``user_id`` being the number of a list: what is known of whom it is for. It may
-  hold events that are not in train, which the model reads but does not learn from.
+  hold events that are not in train, which the model reads but does not learn from; one on an item that is not in train
+  is passed over.
 
 It writes ``ranked.parquet`` (``user_id, item_id, rank`` from 1, without what a history holds), then ``took.json``
 (``fit_s``, and ``rank_s`` on one core).
@@ -82,6 +83,7 @@ def main(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_bytes())
     train = pd.read_parquet(folder / "train.parquet")
     asked = pd.read_parquet(folder / "asked.parquet")
+    asked = asked[asked["item_id"].isin(train["item_id"])]  # none of them takes an item that it was not trained on
     clock = time.perf_counter()
     rank = MODELS[job["model"]](train, job["settings"], job["seed"])
     took = {"fit_s": time.perf_counter() - clock}

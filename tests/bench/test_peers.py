@@ -71,6 +71,26 @@ def test_a_peer_reads_events_that_it_did_not_learn_from(model, log) -> None:
 
 
 @there
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_a_peer_passes_over_items_that_came_after_it_was_trained(model, log) -> None:
+    quick = {"epochs": 1} if "epochs" in SETTINGS[model] else {}
+    row = log.take(np.array([41])).latest(4)
+    new = Histories(row.indptr, np.array([51, *row.items[1:]]), np.ones_like(row.weights), row.times, row.kinds)
+    alone = Histories(np.array([0, 1]), np.array([51]), new.weights[:1], new.times[:1], new.kinds[:1])
+    both = Histories.from_rows(
+        np.concatenate([new.rows, alone.rows + 1]),
+        np.concatenate([new.items, alone.items]),
+        np.concatenate([new.weights, alone.weights]),
+        np.concatenate([new.times, alone.times]),
+        2,
+    )
+    listed, nothing = ranked_outside(model, {**SETTINGS[model], **quick}, log, both, k=3, seed=0).items
+    assert len(set(listed) - {NO_ITEM, 51}) == 3
+    assert (nothing == NO_ITEM).all()
+
+
+@there
 def test_a_peer_that_fails_says_why(log) -> None:
     with pytest.raises(SystemExit, match=r"LensKit EASE failed: .*regularization"):
         ranked_outside("LensKit EASE", {"regularization": "much"}, log, log.take(np.array([1])), k=5, seed=0)
