@@ -12,7 +12,8 @@ from transformers import BertConfig, BertModel
 from encoders import DEFAULT_CHECKPOINT, StateEncoder, TextEncoder
 from encoders.checkpoint import load_tokenizer, resolve_checkpoint, save_checkpoint
 from ranker.config import EngineConfig
-from ranker.fitting import collaborative_factors, held_out_lists, serving_encoder
+from ranker.fitting import collaborative_factors, serving_encoder
+from ranker.held_out import held_out_lists
 from ranker.lists import LabelledLists
 from ranker.sources import fit_sources
 from retrieval.catalogue import Catalogue
@@ -51,7 +52,7 @@ def prepare(interactions: pd.DataFrame, items: pd.DataFrame, config: EngineConfi
     vectors = encoder.encode(catalogue.texts, progress=True)
     lists, proposer = held_out_lists(log.histories, vectors, None, config)
     factors = collaborative_factors(proposer, len(catalogue))
-    retriever = FusedRetriever(fit_sources(log.histories, vectors, config), proposer.weights, config.fusion)
+    retriever = proposer.over(fit_sources(log.histories, vectors, config))
     rng = np.random.default_rng(config.seed)
     learn, test = lists.containing_choice(config.rerank.split.depth).split_by_user(test_share, rng)
     return Site(catalogue, log, config, original, encoder, retriever, factors, learn, test)

@@ -29,7 +29,7 @@ from typing import Any
 from encoders.errors import ArtifactError
 from retrieval.storage import sync
 
-FORMAT = 1
+FORMAT = 2
 CURRENT = "CURRENT"
 MANIFEST = "manifest.json"
 LEFTOVER = re.compile(r"\.(CURRENT\.)?[0-9a-f]{32}\.tmp|v\d{4,}")

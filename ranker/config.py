@@ -36,6 +36,8 @@ class TrainingConfig(LoopConfig):
     Attributes:
         holdout: Newest events of each user that the candidates' sources do not see, at most half of the user's; each
             becomes a labelled list.
+        newcomers: Share of the users of whom the candidates' sources see nothing at all: lists of their first events
+            tell what to make of a short history.
         max_lists: Labelled lists at most; a random sample of users where there are more.
         max_feedback: Labelled feedback events at most, the newest, each a pair beside those of the lists.
         negatives: Candidates beside the chosen item in a training list, labelled 0.
@@ -44,6 +46,7 @@ class TrainingConfig(LoopConfig):
     """
 
     holdout: Annotated[int, Field(ge=1)] = 5
+    newcomers: Annotated[float, Field(ge=0, lt=1)] = 0.05
     max_lists: Annotated[int, Field(ge=1)] = 10_000
     max_feedback: Annotated[int, Field(ge=0)] = 20_000
     negatives: Annotated[int, Field(ge=1)] = 4

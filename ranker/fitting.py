@@ -16,9 +16,10 @@ from ranker.calibration import fit_calibration
 from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import checked_events
+from ranker.held_out import held_out_lists
 from ranker.labels import LabelledEvents, labelled_events
 from ranker.lasting import fit_lasting
-from ranker.lists import NOBODY, LabelledLists, Lessons, held_out_events, held_out_sizes, labelled_lists, refused_lists
+from ranker.lists import NOBODY, LabelledLists, Lessons, refused_lists
 from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
 from ranker.reranker import NO_GAIN, CrossEncoderReranker, Judged, KeepOrder, Reranker
@@ -31,10 +32,10 @@ from ranker.tasks import retrieval_task
 from ranker.temporary import remove_with, temporary_folder
 from ranker.users import UserHistories
 from retrieval.als import AlsRetriever
-from retrieval.candidates import Requests, Source
+from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
 from retrieval.ease import check_size
-from retrieval.fusion import FusedRetriever, weigh_sources
+from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
 from retrieval.interactions import Interactions
 from retrieval.training import TrainingReport
@@ -52,11 +53,12 @@ def fit(
 ) -> Engine:
     """Fit an engine.
 
-    Each user's newest ``holdout`` events (of the re-ranker's training settings) are set aside. Sources trained on the
-    rest propose the lists that those users would have seen; from them the fusion weights are learned, the cross-encoder
-    is fine-tuned, and, on lists of users that it did not see, it is decided whether it serves, and what the scores that
-    are served mean as probabilities (``ranker.calibration``). The weights of the lasting view are learned in the same
-    way from the newest part of the whole log (``config.lasting``). At last the sources are trained on everything.
+    Each user's newest ``holdout`` events (of the re-ranker's training settings) are set aside, and all events of some
+    users. Sources trained on the rest propose the lists that these users would have seen; from them the fusion weights
+    are learned, the cross-encoder is fine-tuned, and, on lists of users that it did not see, it is decided whether it
+    serves, and what the scores that are served mean as probabilities (``ranker.calibration``). The weights of the
+    lasting view are learned in the same way from the newest part of the whole log (``config.lasting``). At last the
+    sources are trained on everything.
 
     Args:
         interactions: ``user_id, item_id, weight, datetime``, one row per event; ``ranker.data.read_interactions``
@@ -98,9 +100,10 @@ def fit(
     reranker: Reranker = KeepOrder()
     training = calibration = None
     earlier: Mapping[str, Source] = {}
+    short: Mapping[int, Mapping[str, float]] = {}
     if config.rerank.enabled or weights is None:
         lists, proposer = held_out_lists(log.histories, vectors, weights, config)
-        weights, earlier = proposer.weights, proposer.sources
+        weights, short, earlier = proposer.weights, proposer.short, proposer.sources
         judged = None
         if config.rerank.enabled:
             labelled = labelled_events(
@@ -117,7 +120,7 @@ def fit(
         catalogue=catalogue,
         users=UserHistories(log),
         encoder=encoder,
-        retriever=FusedRetriever(sources, weights, config.fusion),
+        retriever=FusedRetriever(sources, weights, config.fusion, short),
         lasting=fit_lasting(sources, log.histories, vectors, given, config),
         reranker=reranker,
         log=told,
@@ -253,38 +256,6 @@ def _given_weights(config: EngineConfig) -> dict[str, float] | None:
             )
         return dict(config.fusion.weights)
     return dict.fromkeys(config.sources, 1.0) if config.fusion.method == "rrf" else None
-
-
-def held_out_lists(
-    histories: Histories, vectors: NDArray[np.float32], weights: dict[str, float] | None, config: EngineConfig
-) -> tuple[LabelledLists, FusedRetriever]:
-    """Lists of the newest events, and what proposed them: sources that never saw these events, fused.
-
-    Args:
-        histories: Every user's history.
-        vectors: (I, dim) the items' vectors.
-        weights: The fusion weights where they are given; None learns them on the lists.
-        config: All settings.
-
-    Raises:
-        InputError: No user has two positive events.
-    """
-    training = config.rerank.chosen.training
-    liked = histories.liked()
-    rng = np.random.default_rng(config.seed)
-    sizes = held_out_sizes(liked, training.holdout)
-    events = held_out_events(histories, sizes, training.max_lists, rng)
-    logger.info("Holding out the newest events of each user: %d lists to learn from.", len(events))
-    sources = fit_sources(liked.without_latest(sizes), vectors, config)
-    if weights is None:
-        equal = FusedRetriever(sources, dict.fromkeys(sources, 1.0), config.fusion)
-        some = rng.permutation(events)[: config.fusion.max_lists]
-        everything = Requests(histories.before(some), np.ones(len(vectors), np.bool_))
-        proposed = equal.union(everything, config.fusion.depth)
-        chosen = proposed.items == histories.items[some, None]
-        weights = weigh_sources(proposed, chosen)
-    fused = FusedRetriever(sources, weights, config.fusion)
-    return labelled_lists(histories, events, fused, len(vectors), config.rerank.chosen.depth), fused
 
 
 def collaborative_factors(retriever: FusedRetriever, n_items: int) -> NDArray[np.float32]:

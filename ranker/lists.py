@@ -114,46 +114,6 @@ def drawn_places(
     return np.argsort(keys, axis=1)[:, : 1 + negatives]
 
 
-def held_out_sizes(log: Histories, holdout: int) -> NDArray[np.int64]:
-    """How many of each user's newest events to hold out, (U,): ``holdout``, but no more than half of what there is."""
-    return np.minimum(holdout, log.lengths // 2)
-
-
-def held_out_events(
-    log: Histories, sizes: NDArray[np.int64], max_events: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """The newest positive events of each user, as positions in ``log.items``.
-
-    An event on an item that the user had before is passed over: a seen item is never shown, so it cannot be chosen.
-
-    Args:
-        log: Every user's history.
-        sizes: (U,) how many of each user, see ``held_out_sizes``; no user has fewer positive events.
-        max_events: How many in all, at most; whole users are left out at random beyond that.
-        rng: Chooses them.
-
-    Raises:
-        InputError: No user has two events.
-    """
-    users = rng.permutation(np.flatnonzero(sizes))
-    users = np.sort(users[np.cumsum(sizes[users]) <= max(max_events, sizes.max(initial=0))])
-    if not len(users):
-        raise InputError(
-            f"None of {len(log)} users has two positive events or more, so nothing can be held out to learn from. "
-            "Give fusion.weights and set rerank.enabled: false."
-        )
-    positive = np.flatnonzero(log.weights > 0)
-    ends = np.searchsorted(positive, log.indptr[users + 1])
-    newest = [positive[end - sizes[user] : end] for user, end in zip(users, ends, strict=True)]
-    fresh = [
-        event
-        for user, events in zip(users, newest, strict=True)
-        for event in events
-        if log.items[event] not in log.items[log.indptr[user] : event]
-    ]
-    return np.array(fresh, np.int64)
-
-
 def labelled_lists(
     log: Histories, events: NDArray[np.int64], retriever: FusedRetriever, n_items: int, depth: int = 0
 ) -> LabelledLists:

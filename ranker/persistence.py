@@ -11,11 +11,13 @@ reranker/    gain.json and the cross-encoder's own files; missing where the engi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from encoders import Encoder, OnnxTextEncoder, TextEncoder, is_export
 from encoders.errors import ArtifactError, ConfigError, InputError
@@ -39,6 +41,14 @@ from retrieval.training import TrainingReport
 LOG = "feedback.sqlite"
 
 
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Weights:
+    """How a fusion weighs its sources, see ``FusedRetriever``."""
+
+    weights: Mapping[str, float]
+    short: Mapping[int, Mapping[str, float]]
+
+
 def save_engine(engine: Engine, root: Path) -> Path:
     """See ``Engine.save``."""
 
@@ -51,9 +61,9 @@ def save_engine(engine: Engine, root: Path) -> Path:
             save_settings(engine.calibration, folder / "calibration.json")
         engine.users.save(_new(folder / "users"))
         engine.encoder.save(_new(folder / "encoder"))
-        (folder / "fusion.json").write_bytes(TypeAdapter(dict[str, float]).dump_json(engine.retriever.weights))
-        if engine.lasting is not None:
-            (folder / "lasting.json").write_bytes(TypeAdapter(dict[str, float]).dump_json(engine.lasting.weights))
+        for name, fused in {"fusion.json": engine.retriever, "lasting.json": engine.lasting}.items():
+            if fused is not None:
+                save_settings(Weights(fused.weights, fused.short), folder / name)
         for name, source in engine.retriever.sources.items():
             source.save(_new(folder / "sources" / name))
         if isinstance(engine.reranker, CrossEncoderReranker):
@@ -134,9 +144,10 @@ def _load_lasting(path: Path, retriever: FusedRetriever) -> FusedRetriever | Non
 
 def _fused(path: Path, sources: dict[str, Source], config: FusionConfig) -> FusedRetriever:
     """Sources with the weights in a file."""
+    kept = load_settings(Weights, path)
     try:
-        return FusedRetriever(sources, TypeAdapter(dict[str, float]).validate_json(path.read_bytes()), config)
-    except (OSError, ValidationError, InputError) as error:
+        return FusedRetriever(sources, kept.weights, config, kept.short)
+    except InputError as error:
         raise ArtifactError(f"{path}: {' '.join(str(error).split())} Fit the engine again.") from error
 
 

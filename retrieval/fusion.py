@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import numpy as np
@@ -29,6 +30,8 @@ class FusionConfig:
             reciprocal ranks.
         weights: Source → weight, at least 0. None learns them (see ``learn_weights``) on events that the sources were
             not trained on; reciprocal ranks all weigh 1 then.
+        short: Where weights are learned, histories of fewer positive events than one of these numbers get weights of
+            their own: what somebody's first clicks say is little beside what is popular. Empty, they are like others.
         max_lists: Lists that weights are learned on at most, a random sample; all that is proposed for them is held in
             memory with every source's score.
         depth: Candidates that each source proposes.
@@ -39,6 +42,7 @@ class FusionConfig:
 
     method: Literal["weighted", "rrf"] = "weighted"
     weights: Mapping[str, float] | None = None
+    short: tuple[Annotated[int, Field(ge=2)], ...] = (5, 10)
     max_lists: Annotated[int, Field(ge=1)] = 5_000
     depth: Annotated[int, Field(ge=1)] = 200
     rank_constant: Annotated[float, Field(gt=0)] = 60.0
@@ -52,20 +56,31 @@ class FusedRetriever:
         sources: Name → source; the order of names is the order of ``Candidates.by_source``.
         weights: Weight of each source, at least 0.
         config: Method and depth.
+        short: Number → the sources' weights for requests of fewer positive events; the lowest number counts.
 
     Where requests carry a free-text query, only the source named ``SEARCH`` proposes, and the others help to order
     what it found. A request on which no source of positive weight has anything to say is ordered by the others,
     equally: without this, a user without a past would get items in no order where popularity has learned weight 0.
     """
 
-    def __init__(self, sources: Mapping[str, Source], weights: Mapping[str, float], config: FusionConfig) -> None:
-        unknown = set(weights) - set(sources)
-        if unknown or set(sources) - set(weights) or min(weights.values(), default=0) < 0:
-            raise InputError(
-                f"Fusion weights {dict(weights)} must give each source ({', '.join(sources)}) one weight of at least 0."
-            )
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        weights: Mapping[str, float],
+        config: FusionConfig,
+        short: Mapping[int, Mapping[str, float]] = MappingProxyType({}),
+    ) -> None:
+        for given in (weights, *short.values()):
+            if set(given) != set(sources) or not all(weight >= 0 for weight in given.values()):
+                raise InputError(
+                    f"Fusion weights {dict(given)} must give each source ({', '.join(sources)}) one weight of at "
+                    "least 0."
+                )
         self.sources = dict(sources)
         self.weights = {name: float(weights[name]) for name in self.sources}
+        self.short = {
+            fewer: {name: float(short[fewer][name]) for name in self.sources} for fewer in sorted(short, reverse=True)
+        }
         self.config = config
 
     @property
@@ -75,7 +90,7 @@ class FusedRetriever:
 
     def over(self, sources: Mapping[str, Source]) -> FusedRetriever:
         """The same fusion over other sources of the same names."""
-        return FusedRetriever(sources, self.weights, self.config)
+        return FusedRetriever(sources, self.weights, self.config, self.short)
 
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, best first."""
@@ -114,11 +129,14 @@ class FusedRetriever:
     def _fuse(
         self, requests: Requests, items: NDArray[np.int64], by_source: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        named = self.weights
+        weights = np.tile(np.array(list(self.weights.values()), np.float32), (len(items), 1))
+        lengths = requests.histories.liked().lengths
+        for fewer, own in self.short.items():
+            weights[lengths < fewer] = list(own.values())
         if requests.queries is not None:
-            others = sum(weight for name, weight in named.items() if name != SEARCH)
-            named = {**named, SEARCH: self.config.query_weight * (others or 1.0)}
-        weights = np.tile(np.array(list(named.values()), np.float32), (len(items), 1))
+            place = list(self.sources).index(SEARCH)
+            others = weights.sum(axis=1) - weights[:, place]
+            weights[:, place] = self.config.query_weight * np.where(others > 0, others, 1)
         # Where every source of any weight is silent, as for a user without a past, the others decide.
         heard = np.isfinite(by_source).any(axis=1)
         weights[~(heard & (weights > 0)).any(axis=1)] = 1

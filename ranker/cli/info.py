@@ -51,6 +51,7 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
         "events": len(engine.users.base.histories.items),
         "feedback_events": len(engine.log),
         "sources": engine.retriever.weights,
+        "sources_of_short_histories": engine.retriever.short,
         "encoder": _transformer(engine.encoder),
     }
     if isinstance(engine.reranker, CrossEncoderReranker):

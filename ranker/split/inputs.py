@@ -16,6 +16,8 @@ from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.fusion import standardised
 from retrieval.histories import Histories, weight_levels
 
+LONG = 1000  # events of a long history
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointInputs:
@@ -82,7 +84,7 @@ class InputReader:
             rows=rows,
             places=self._places(starts[of_items], counts[of_items]),
             factors=self._factors(items),
-            features=scores_of(candidates) if features is None else features,
+            features=features_of(requests, candidates) if features is None else features,
             event_places=starts[of_events],
             event_factors=self._factors(events),
             event_kinds=kinds,
@@ -169,17 +171,21 @@ def query_tokens(requests: Requests, shape: JointShape) -> tuple[NDArray[np.floa
     return np.where(real[:, :, None], states[:, :width], np.float16(0)), np.where(real, 0, MASKED).astype(np.float32)
 
 
-def scores_of(candidates: Candidates) -> NDArray[np.float32]:
-    """(U, K, 2 + 2 S) the fused score and each source's, standardised among a request's candidates, and their ranks.
+def features_of(requests: Requests, candidates: Candidates) -> NDArray[np.float32]:
+    """(U, K, 3 + 2 S) what retrieval says of each candidate, and of how much of its user it says so.
 
-    A rank is told as minus its logarithm, 0 for the first; a source that has nothing to say of an item ranks it last.
+    The fused score and each source's, standardised among a request's candidates, and their ranks; then the logarithm of
+    the history's length, about 1 at most, which tells how far to trust them. A rank is told as minus its logarithm, 0
+    for the first; a source that has nothing to say of an item ranks it last.
     """
     scores = np.concatenate([candidates.scores[:, :, None], candidates.by_source], axis=2)
     order = np.argsort(-scores, axis=1, kind="stable")
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(1, scores.shape[1] + 1)[None, :, None], axis=1)
     ranks[np.isneginf(scores)] = scores.shape[1]
-    return np.concatenate([standardised(scores), -np.log(ranks).astype(np.float32)], axis=2)
+    lengths = np.log1p(requests.histories.liked().lengths) / np.log1p(LONG)
+    known = np.broadcast_to(lengths.astype(np.float32)[:, None, None], (*candidates.items.shape, 1))
+    return np.concatenate([standardised(scores), -np.log(ranks).astype(np.float32), known], axis=2)
 
 
 def collaborative(item_factors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -46,8 +46,8 @@ class JointShape:
 
     @property
     def features(self) -> int:
-        """Numbers that tell of a candidate's retrieval: the score and the rank of each source, and of their fusion."""
-        return 2 * (1 + self.sources)
+        """Numbers that tell of a candidate's retrieval, see ``ranker.split.inputs.features_of``."""
+        return 2 * (1 + self.sources) + 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

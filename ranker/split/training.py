@@ -13,7 +13,7 @@ from transformers import EvalPrediction
 from ranker.config import JointTrainingConfig
 from ranker.lists import LabelledLists, Lessons, check_lists, drawn_places, list_ndcg
 from ranker.split.distillation import NOTHING_TAUGHT, TeacherScores, distilled
-from ranker.split.inputs import InputReader, JointInputs, scores_of, stacked
+from ranker.split.inputs import InputReader, JointInputs, features_of, stacked
 from ranker.split.model import JointModel
 from retrieval.candidates import NO_ITEM
 from retrieval.training import TrainingReport, check_tracker, train
@@ -113,7 +113,7 @@ class _Lists:
         self._reader = reader
         # scores are standardised among all of a list, as when it is served
         self._parts = [
-            (part, scores_of(part.candidates), scores)
+            (part, features_of(part.requests, part.candidates), scores)
             for part, scores in zip(lessons.parts, (taught, NOTHING_TAUGHT, NOTHING_TAUGHT), strict=True)
         ]
         self._ends = np.cumsum([len(part) for part in lessons.parts])

@@ -13,7 +13,8 @@ from encoders import TextEncoder, TextEncoderConfig
 from encoders.errors import ConfigError, InputError
 from ranker import EngineConfig
 from ranker.config import JointTrainingConfig, SplitConfig
-from ranker.lists import held_out_events, held_out_sizes, labelled_lists
+from ranker.held_out import held_out_events, held_out_sizes
+from ranker.lists import labelled_lists
 from ranker.split.queries import known_item_lists, read_queries
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue

@@ -57,7 +57,7 @@ def checkpoint(folder):
 
 def config(folder, **changes) -> EngineConfig:
     training = TrainingConfig(
-        holdout=2, negatives=3, epochs=2, batch_size=16, learning_rate=1e-3, evaluations_per_epoch=1
+        holdout=2, newcomers=0, negatives=3, epochs=2, batch_size=16, learning_rate=1e-3, evaluations_per_epoch=1
     )
     settings = {
         "checkpoint": str(folder),
@@ -81,7 +81,7 @@ def config(folder, **changes) -> EngineConfig:
 def split_config(folder, split=None, **changes) -> EngineConfig:
     """The same with a split cross-encoder, by default over the encoder in torch."""
     training = JointTrainingConfig(
-        holdout=2, negatives=7, epochs=2, batch_size=16, learning_rate=2e-3, evaluations_per_epoch=1
+        holdout=2, newcomers=0, negatives=7, epochs=2, batch_size=16, learning_rate=2e-3, evaluations_per_epoch=1
     )
     settings = {"depth": 8, "events": 4, "quantized": False, "max_tokens": 16, "training": training}
     return config(folder, rerank=RerankConfig(kind="split", split=SplitConfig(**(settings | (split or {})))), **changes)

@@ -113,6 +113,52 @@ def test_weights_that_do_not_fit_the_sources_are_refused(weights):
         FusedRetriever({"als": Table([1]), "text": Table([1])}, weights, FusionConfig())
 
 
+@pytest.mark.parametrize("weights", [{"als": 1.0}, {"als": 1.0, "text": float("nan")}])
+def test_weights_of_short_histories_that_do_not_fit_the_sources_are_refused(weights):
+    sources = {"als": Table([1]), "text": Table([1])}
+    with pytest.raises(InputError, match="must give each source"):
+        FusedRetriever(sources, {"als": 1.0, "text": 1.0}, FusionConfig(), {5: weights})
+
+
+def known(lengths: list[int], n_items: int, queries: Queries | None = None) -> Requests:
+    """One request each of so many signs of liking, after one event that is none."""
+    rows = np.repeat(np.arange(len(lengths)), np.array(lengths) + 1)
+    weights = np.ones(len(rows), np.float32)
+    weights[np.flatnonzero(np.diff(rows, prepend=-1))] = 0
+    histories = Histories.from_rows(rows, np.full(len(rows), n_items - 1), weights, np.arange(len(rows)), len(lengths))
+    return Requests(histories, np.ones(n_items, np.bool_), queries=queries)
+
+
+SHORT = {2: {"als": 0.0, "popularity": 1.0}, 4: {"als": 1.0, "popularity": 1.0}}
+
+
+def test_a_short_history_gets_the_weights_of_the_lowest_number_that_it_is_below():
+    sources = {"als": Table([9, 1, 0, 5, 0]), "popularity": Table([1, 9, 0, 6, 0])}
+    fused = FusedRetriever(sources, {"als": 1.0, "popularity": 0.0}, FusionConfig(depth=5), SHORT)
+    requests = known([1, 2, 3, 4, 0], 5)
+    best = fused.retrieve(requests, 4).items
+    assert best[:, 0].tolist() == [1, 3, 3, 0, 1]
+    for row in range(5):
+        alone = fused.retrieve(requests.take(np.array([row])), 4)
+        assert alone.items[0].tolist() == best[row].tolist()
+    assert fused.over(sources).retrieve(requests, 4).items.tolist() == best.tolist()
+
+
+def test_a_query_outweighs_the_others_of_a_short_history_too():
+    sources = {"als": Table([9, 1, 0, 5]), "popularity": Table([1, 9, 0, 6]), "text": Table([0, 0, 9, 1])}
+    short = {2: {"als": 0.0, "popularity": 1.0, "text": 0.0}}
+    config = FusionConfig(depth=4, query_weight=3)
+    weights = {"als": 1.0, "popularity": 0.0, "text": 0.5}
+    queries = Queries.without_states(np.ones((2, 2), np.float32))
+    found = FusedRetriever(sources, weights, config, short).arrange(
+        known([1, 5], 4, queries), np.array([[0, 1, 2, 3]] * 2)
+    )
+    for row, other in enumerate(("popularity", "als")):
+        by_source = [standardised(sources[name].scores[None, :, None])[0, :, 0] for name in (other, "text")]
+        expected = by_source[0] + 3 * by_source[1]
+        np.testing.assert_allclose(found.scores[row], np.sort(expected)[::-1], rtol=1e-5)
+
+
 def test_a_query_without_the_text_source_is_refused():
     fused = FusedRetriever({"als": Table([1, 2])}, {"als": 1.0}, FusionConfig())
     with pytest.raises(InputError, match="needs the source 'text'"):

@@ -27,9 +27,9 @@ from ranker.feedback import KIND_CODES, N_KINDS
 from ranker.split.inputs import (
     JointInputs,
     collaborative,
+    features_of,
     newest_events,
     query_tokens,
-    scores_of,
     stacked,
 )
 from ranker.split.model import MASKED, pooled_of
@@ -130,7 +130,7 @@ def test_inputs_are_the_rows_and_factors_of_the_items_they_name(reader, encoder,
     assert inputs.event_kinds.tolist() == [[hidden, LOGGED], [0, 0], [LOGGED, 0]]
     assert inputs.event_levels.tolist() == [[0, 1], [0, 0], [1, 0]]
     assert not inputs.rows[0].any()
-    np.testing.assert_array_equal(inputs.features, scores_of(shown))
+    np.testing.assert_array_equal(inputs.features, features_of(asked, shown))
 
 
 def test_a_history_longer_than_the_limit_keeps_the_newest_events(reader):
@@ -139,7 +139,10 @@ def test_a_history_longer_than_the_limit_keeps_the_newest_events(reader):
     shown = candidates([0, 10])
     whole, newest = (reader.read(requests(events), shown) for events in (history, history[-EVENTS:]))
     for field in dataclasses.fields(JointInputs):
-        np.testing.assert_array_equal(getattr(whole, field.name), getattr(newest, field.name))
+        if field.name != "features":
+            np.testing.assert_array_equal(getattr(whole, field.name), getattr(newest, field.name))
+    np.testing.assert_array_equal(whole.features[..., :-1], newest.features[..., :-1])
+    assert (whole.features[..., -1] > newest.features[..., -1]).all()  # how much is known is not cut
     assert whole.event_levels.tolist() == [[1, 2, 1, 1, 3, 1]]
 
 
@@ -152,7 +155,7 @@ def test_features_that_are_given_stand_for_the_candidates_own_scores(reader):
 
 def test_scores_are_standardised_among_a_requests_candidates():
     shown = candidates([5, 9, 2], [1])
-    features = scores_of(shown)
+    features = features_of(requests((3,), (4,)), shown)
     every = np.concatenate([shown.scores[0][:, None], shown.by_source[0]], axis=1)
     np.testing.assert_allclose(features[0, :, :3], (every - every.mean(0)) / every.std(0), rtol=1e-5)
     assert not features[1, :, :3].any()  # a single candidate is like all of them
@@ -162,11 +165,18 @@ def test_ranks_are_told_of_every_source_and_a_silent_one_ranks_last():
     shown = candidates([5, 9, 2], [1, 4, 7])
     silent = shown.by_source.copy()
     silent[1, 2, 0] = -np.inf
-    features = scores_of(dataclasses.replace(shown, by_source=silent))
+    features = features_of(requests((3,), (4,)), dataclasses.replace(shown, by_source=silent))
     every = np.concatenate([shown.scores[:, :, None], silent], axis=2)
     for user, feature in np.ndindex(2, 3):
         better = (every[user, :, None, feature] < every[user, None, :, feature]).sum(axis=1)
         np.testing.assert_allclose(features[user, :, 3 + feature], -np.log1p(better), rtol=1e-6)
+
+
+def test_how_many_signs_of_liking_are_known_is_told_of_every_candidate():
+    asked = requests((3, (5, 0.0, KIND_CODES["hide"]), 7), (), (1,))
+    features = features_of(asked, candidates([5, 9, 2], [1, 4], [2]))
+    expected = np.log([[3], [1], [2]]) / np.log(1001)
+    np.testing.assert_allclose(features[..., -1], np.repeat(expected, 3, axis=1), rtol=1e-6)
 
 
 def test_an_item_without_a_store_row_is_an_error(reader):

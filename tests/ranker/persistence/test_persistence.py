@@ -37,6 +37,20 @@ def test_saving_again_changes_no_answer(engine, tmp_path):
     assert_same(before, answers(ranker.load(tmp_path / "other")))
 
 
+def test_weights_of_short_histories_are_kept(engine, tmp_path):
+    engine.retriever.short = {
+        3: {"als": 0.25, "text": 0.0, "popularity": 1 / 3},
+        2: dict.fromkeys(engine.retriever.sources, 1.0),
+    }
+    engine.save(tmp_path / "model")
+    loaded = ranker.load(tmp_path / "model")
+    assert list(loaded.retriever.short.items()) == list(engine.retriever.short.items())
+    history = pd.DataFrame({"user_id": ["few", "more", "more", "more"], "item_id": engine.catalogue.ids.ids[:4]})
+    answers = [one.recommend(history=history, k=9) for one in (engine, loaded)]
+    pd.testing.assert_frame_equal(*answers)
+    loaded.log.close()
+
+
 def test_arrays_stay_memory_mapped(engine):
     mapped = [
         engine.retriever.sources["als"].item_factors,

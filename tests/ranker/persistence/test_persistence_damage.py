@@ -124,6 +124,27 @@ def test_a_calibration_that_no_fit_could_find_is_refused(model, change):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": {"als": 1.0}},
+        {"weights": {"als": -1.0, "text": 1.0, "popularity": 1.0}},
+        {"weights": {"als": "NaN", "text": 1.0, "popularity": 1.0}},
+        {"short": {"5": {"als": 1.0}}},
+        {"short": {"few": {"als": 1.0, "text": 1.0, "popularity": 1.0}}},
+        {"long": {}},
+    ],
+)
+@pytest.mark.parametrize("name", ["fusion.json", "lasting.json"])
+def test_fusion_weights_that_no_fit_could_find_are_refused(model, name, change):
+    path = model / "v0001" / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    reseal(model / "v0001")
+    with pytest.raises(ArtifactError, match=f"v0001/{name}: ") as caught:
+        ranker.load(model)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_version_from_before_there_was_a_calibration_has_no_probabilities(model):
     (model / "v0001" / "calibration.json").unlink()
     reseal(model / "v0001")
