@@ -21,7 +21,6 @@ from ranker.evaluation import (
     coverage,
     history_groups,
     per_user_metrics,
-    slice_means,
     write_per_user,
     write_report,
 )
@@ -29,6 +28,7 @@ from ranker.evaluation.evaluate import ENGINE, LASTING
 
 CUTOFFS = (5, 10, 20, 50)
 METRIC = "ndcg@10"
+KNOWN = (5, 10, 50, 200)  # events with which a group of lists begins
 SHOWN = ("hr@10", METRIC, "mrr@10", "ndcg@20", "recall@50", "coverage@10")
 SERVED: dict[ProtocolName, str] = {"loo": ENGINE, "temporal": LASTING, "prequential": ENGINE, "cold": LASTING}
 
@@ -53,14 +53,13 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
     task = measured[0].task
     served = SERVED[task.protocol]
     evaluation = judge(measured)
-    per_user = evaluation.per_user
     table = summary(evaluation, measured)
     differences = evaluation.comparisons(served).rename(columns={"mean_before": served, "mean_after": "system's"})
-    groups = by_history(per_user, task)
+    groups = by_history(evaluation, measured)
     described = f"{task.described} Seeds: {len(measured)}; a list's metric is the mean over them."
     show(f"Means over lists; the engine's answer to this question is '{served}'", table)
     show(f"NDCG@10 of others less that of '{served}', by user", differences)
-    sections = {"": table, "Paired differences by user": differences, "NDCG@10 by length of history": groups}
+    sections = {"": table, "Paired differences by user": differences, "NDCG@10 by events that a list knows": groups}
     text = (
         f"{described}\n\nIntervals: 95 %, bootstrap over users. The engine's answer to this question is `{served}`.\n"
     )
@@ -76,7 +75,7 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
         **about,
     }
     write_json(figures, folder / "quality.json")
-    write_per_user(PerUserResults(per_user, described, CUTOFFS), folder / "per-user.parquet")
+    write_per_user(PerUserResults(evaluation.per_user, described, CUTOFFS), folder / "per-user.parquet")
     means = {row["system"]: (row[METRIC], row["low"], row["high"]) for row in table.to_dict("records")}
     dots(means, "NDCG@10, 95 % interval over users", folder / "quality.svg")
     title = f"Ranking quality, {task.protocol}"
@@ -127,12 +126,8 @@ def summary(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def by_history(per_user: Mapping[str, pd.DataFrame], task: Task) -> pd.DataFrame:
-    """NDCG@10 of every system by how much was known of a user before the test."""
-    users = next(iter(per_user.values()))["user_id"]
-    groups = history_groups(task.before.histories(list(users)).lengths)
-    rows = []
-    for name, table in per_user.items():
-        means = slice_means(table[[METRIC]], groups, seed=0)
-        rows += [{"system": name, **row} for row in means.to_dict("records")]
-    return pd.DataFrame(rows)
+def by_history(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataFrame:
+    """NDCG@10 of every system by how many events of its user a list knows."""
+    lengths = np.concatenate([one.task.asked.lengths for one in measured])
+    lists = len(next(iter(evaluation.lists.values())))  # of the first seed alone where every seed asks for the same
+    return evaluation.sliced(history_groups(lengths[:lists], bounds=KNOWN))
