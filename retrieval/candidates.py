@@ -46,6 +46,9 @@ class Requests:
     def blocks(self) -> Iterator[tuple[slice, Requests]]:
         """The requests in blocks of bounded memory."""
         size = min(BLOCK_ROWS, max(1, BLOCK_SCORES // max(1, len(self.allowed))))
+        if 0 < len(self) <= size:
+            yield slice(0, len(self)), self
+            return
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             yield slice(start, stop), self.take(np.arange(start, stop))

@@ -29,7 +29,8 @@ TABLE, BIAS, WEIGHTS, SETTINGS = "items.npy", "bias.npy", "reader.safetensors", 
 class SequenceRetriever:
     """Scores every item by the state that the event reader is in after a user's newest event.
 
-    No state is kept: it is computed from the newest events when it is asked for, so that a click counts at once.
+    No user's state is kept: it is computed from the newest events when it is asked for, so that a click counts at once.
+    Only those of the requests that were answered last are, since a fusion asks for candidates and then for scores.
 
     Args:
         table: (I, dim) representations of the items.
@@ -52,6 +53,7 @@ class SequenceRetriever:
         self.config = config
         self.model = model
         self._reader = reader.eval().requires_grad_(False)
+        self._last: tuple[Histories, NDArray[np.float32]] | None = None  # one assignment, so threads may share it
 
     @property
     def n_items(self) -> int:
@@ -128,6 +130,12 @@ class SequenceRetriever:
 
     def states(self, histories: Histories) -> NDArray[np.float32]:
         """The state (U, dim) after each row's newest event; zeros for a row without a positive event."""
+        last = self._last
+        if last is None or last[0] is not histories:
+            last = self._last = (histories, self._read(histories))
+        return last[1]
+
+    def _read(self, histories: Histories) -> NDArray[np.float32]:
         states = np.zeros((len(histories), self.config.dim), np.float32)
         rows = np.flatnonzero(histories.liked().lengths)
         if len(rows):
