@@ -36,7 +36,8 @@ def tune_peers(task: Task, names: Sequence[str], data: MovieLensName) -> dict[st
     """Try every setting of these peers on validation, and keep the best of each one in the file.
 
     Where it is high ratings that are to be found in one list for each user, every setting is tried twice: with all
-    ratings as signs of liking, and with the high ones alone. A peer that has nothing to choose is left out.
+    ratings as signs of liking, and with the high ones alone. A peer whose grid is a single setting is left out: there is
+    nothing to choose, or a try takes too long.
 
     Args:
         task: The validation's questions.
@@ -45,14 +46,12 @@ def tune_peers(task: Task, names: Sequence[str], data: MovieLensName) -> dict[st
     """
     kept = read(data, task.protocol)
     task = task.some(TUNED_ON, seed=0)
+    readings = ({}, {LIKED_FROM: LIKED}) if task.protocol in ("temporal", "cold") else ({},)
     for name in names:
-        every = [
-            {**settings, **read_from}
-            for settings in combinations(GRIDS[name])
-            for read_from in ({}, *([{LIKED_FROM: LIKED}] if task.protocol in ("temporal", "cold") else []))
-        ]
-        if len(every) == 1:
+        grid = list(combinations(GRIDS[name]))
+        if len(grid) == 1:
             continue
+        every = [{**settings, **reading} for settings in grid for reading in readings]
         tried = [(quality(name, settings, task), settings) for settings in every]
         best, settings = max(tried, key=lambda one: one[0])
         console.print(f"{name}: {best:.4f} with {settings}, the best of {len(tried)}", highlight=False)
