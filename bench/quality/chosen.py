@@ -36,8 +36,8 @@ def tune_peers(task: Task, names: Sequence[str], data: MovieLensName) -> dict[st
     """Try every setting of these peers on validation, and keep the best of each one in the file.
 
     Where it is high ratings that are to be found in one list for each user, every setting is tried twice: with all
-    ratings as signs of liking, and with the high ones alone. A peer whose grid is a single setting is left out: there is
-    nothing to choose, or a try takes too long.
+    ratings as signs of liking, and with the high ones alone. A peer whose grid is a single setting is left out, since
+    there is nothing to choose, or a try takes too long.
 
     Args:
         task: The validation's questions.
