@@ -97,9 +97,9 @@ def test_a_lengthened_reranker_says_the_same_of_as_many_events(site, engines) ->
     longer = lengthened(reranker, events=9, depth=40)
     assert longer.gain.serves
     some = site.test.take(np.arange(4))
-    expected = reranker.score(some.requests, some.candidates)
     cut = some.requests.histories.latest(reranker.joint.shape.max_events)
     requests = type(some.requests)(cut, some.requests.allowed, some.requests.exclude_seen)
+    expected = reranker.score(requests, some.candidates)
     np.testing.assert_allclose(longer.score(requests, some.candidates), expected, atol=1e-5)
 
 
