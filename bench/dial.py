@@ -21,8 +21,7 @@ from ranker.config import EngineConfig
 from ranker.data import load_movielens
 from ranker.engine import Engine
 from ranker.evaluation import leave_one_out
-from ranker.log import IN_MEMORY, FeedbackLog
-from ranker.users import UserHistories
+from ranker.feedback import IN_MEMORY, FeedbackLog
 
 QUALITY, ENGINES = "quality.json", "engines"  # in the folder of a dial
 VALIDATION_LISTS = 300  # scored for early stopping: six joint layers take a third of a second for each
@@ -155,7 +154,7 @@ def save(site: Site, trained: Trained, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     Engine(
         catalogue=site.catalogue,
-        users=UserHistories(site.log),
+        interactions=site.log,
         encoder=trained.encoder,
         retriever=site.retriever,
         lasting=None,

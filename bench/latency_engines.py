@@ -15,13 +15,12 @@ from bench.variants import Variant
 from encoders.errors import ArtifactError
 from encoders.layers import Layer
 from ranker.engine import Engine
-from ranker.log import IN_MEMORY, FeedbackLog
+from ranker.feedback import IN_MEMORY, FeedbackLog
 from ranker.reranker import Gain
 from ranker.split.inputs import InputReader
 from ranker.split.model import JointModel
 from ranker.split.reranker import SplitReranker
 from ranker.split.serving import OnnxJoint
-from ranker.users import UserHistories
 from retrieval.interactions import Interactions
 
 PAIRS = "pairs.json"  # of python -m bench pairs, in the same folder
@@ -110,7 +109,7 @@ def with_newest(site: Engine, reranker: SplitReranker, events: int) -> Engine:
     log = site.users.base
     return Engine(
         catalogue=site.catalogue,
-        users=UserHistories(Interactions(log.users, log.histories.latest(events))),
+        interactions=Interactions(log.users, log.histories.latest(events)),
         encoder=site.encoder,
         retriever=site.retriever,
         lasting=None,

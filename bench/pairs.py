@@ -24,7 +24,7 @@ from bench.tables import facts, markdown, show, write_json
 from encoders import PairCrossEncoder, PairCrossEncoderConfig
 from encoders.errors import ArtifactError
 from ranker.config import TrainingConfig
-from ranker.labels import LabelledEvents
+from ranker.feedback.labels import LabelledEvents
 from ranker.lists import NOBODY, LabelledLists, Lessons
 from ranker.pair.reranker import Blend, PairReranker, PairTexts
 from ranker.pair.training import fine_tune, learned_blend

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from encoders.errors import InputError
 from retrieval.catalogue import Catalogue
 from retrieval.histories import Histories
-from retrieval.ids import UNKNOWN, Ids
+from retrieval.ids import Ids
 from retrieval.interactions import Interactions
 
 OnUnknown = Literal["popular", "raise"]
@@ -41,14 +41,37 @@ def check_horizon(horizon: Horizon, has_lasting: bool) -> None:
         )
 
 
-def check_known(ids: Sequence[Any], rows: NDArray[np.int64]) -> None:
-    """Raise InputError if the row of one of these users is UNKNOWN."""
-    unknown = rows == UNKNOWN
+def check_known(ids: Sequence[Any], lengths: NDArray[np.int64]) -> None:
+    """Raise InputError if one of these users has a history of length 0."""
+    unknown = lengths == 0
     if unknown.any():
         raise InputError(
             f"{int(unknown.sum())} of {len(ids)} users are unknown (first: {ids[int(unknown.argmax())]!r}). Check the "
             "ids, pass their history, or let on_unknown='popular' answer for them."
         )
+
+
+def list_names(list_ids: str | Sequence[str], ids: Sequence[Any], given: bool) -> tuple[str, ...]:
+    """An id for each user's list.
+
+    Args:
+        list_ids: One for each user, or a single one for a single user.
+        ids: The users.
+        given: Whether their histories were given with the question: of such users nothing is logged.
+
+    Raises:
+        InputError: There is not one for each, one is no text or occurs twice, or histories were given.
+    """
+    if given:
+        raise InputError(
+            "list_ids: lists for a given history are not logged, since nobody's later events belong to it."
+        )
+    names = (list_ids,) if isinstance(list_ids, str) else tuple(list_ids)
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(ids) != 0:
+        raise InputError(
+            f"list_ids: {len(set(names))} different ids for {len(ids)} users; give each list a new text of its own."
+        )
+    return names
 
 
 def listed(user_ids: Ids) -> list[Any]:

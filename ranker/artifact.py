@@ -91,6 +91,20 @@ def write_version(root: Path, write: Callable[[Path], None]) -> Path:
     return target
 
 
+def remove_others(root: Path) -> None:
+    """Remove every version but the serving one.
+
+    Raises:
+        ArtifactError: The disk refused.
+    """
+    try:
+        for path in root.glob("v[0-9]*"):
+            if path.name != _serving(root):
+                shutil.rmtree(path)
+    except OSError as error:
+        raise ArtifactError(f"{root}: older versions could not be removed ({error.strerror}). Remove them.") from error
+
+
 def check_target(root: Path) -> None:
     """Refuse a folder that holds anything but engines and what a save that was killed left behind.
 

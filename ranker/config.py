@@ -13,7 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from encoders import DEFAULT_CHECKPOINT, ExportConfig, PairCrossEncoderConfig, TextEncoderConfig
 from encoders.errors import ConfigError
-from ranker.feedback import FeedbackPolicy
+from ranker.exploration import ExplorationConfig
+from ranker.feedback.policy import FeedbackPolicy
 from ranker.states.rows import RowKind
 from ranker.yaml_files import read_yaml
 from retrieval.als import AlsConfig
@@ -212,6 +213,7 @@ class EngineConfig:
         rerank: The cross-encoder and its training.
         export: Precisions to export to, and what each may cost.
         feedback: What each kind of feedback says.
+        exploration: How much of a logged list is left to chance.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -231,6 +233,7 @@ class EngineConfig:
     rerank: RerankConfig = RerankConfig()
     export: ExportConfig = ExportConfig()
     feedback: FeedbackPolicy = FeedbackPolicy()
+    exploration: ExplorationConfig = ExplorationConfig()
 
     @classmethod
     def from_yaml(cls, path: Path | str) -> EngineConfig:

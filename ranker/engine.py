@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from encoders import Encoder
 from encoders.errors import InputError
-from ranker.answers import answer_table, scores_by_source
+from ranker.answers import answer_table, candidate_tables, read_queries
 from ranker.arguments import (
     Horizon,
     OnUnknown,
@@ -23,27 +21,27 @@ from ranker.arguments import (
     check_k,
     check_known,
     given_histories,
+    list_names,
     listed,
-    query_texts,
 )
 from ranker.calibration import Calibration, predicted
 from ranker.config import EngineConfig
-from ranker.feedback import checked_events
-from ranker.log import FeedbackLog
+from ranker.exploration import explored
+from ranker.feedback import EventLog, checked_events
+from ranker.feedback.impressions import impressions
 from ranker.reranker import Reranker
-from ranker.users import UserHistories
+from ranker.users import LoggedActs, UserHistories
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories
-from retrieval.ids import UNKNOWN, Ids
+from retrieval.ids import Ids
+from retrieval.interactions import Interactions
 from retrieval.queries import Queries
 from retrieval.similar import similar_items
 from retrieval.training import TrainingReport
 
-logger = logging.getLogger(__name__)
-
-BLOCK_USERS = 1024  # in a table of candidates: those of a block, with every source's score, stay in memory
+UNSAVED = "unsaved"  # the version of an engine that no folder holds
 
 
 class Engine:
@@ -54,7 +52,7 @@ class Engine:
 
     Args:
         catalogue: The items.
-        users: What everybody did so far.
+        interactions: The log that the parts were fitted on.
         encoder: Encodes free-text queries, the way it encoded the items.
         retriever: Proposes candidates for what comes next.
         lasting: The same for lasting taste; None where the engine has no such view.
@@ -63,34 +61,35 @@ class Engine:
         config: The settings that the parts were made with.
         training: What the cross-encoder's fine-tuning reached; None where there was none.
         calibration: Makes probabilities of scores; None where nothing was held out to learn it from.
+        version: What logged lists are told to come from.
     """
 
     def __init__(
         self,
         *,
         catalogue: Catalogue,
-        users: UserHistories,
+        interactions: Interactions,
         encoder: Encoder,
         retriever: FusedRetriever,
         lasting: FusedRetriever | None,
         reranker: Reranker,
-        log: FeedbackLog,
+        log: EventLog,
         config: EngineConfig,
         training: TrainingReport | None,
         calibration: Calibration | None,
+        version: str = UNSAVED,
     ) -> None:
         self.catalogue = catalogue
-        self.users = users
         self.encoder = encoder
         self.retriever = retriever
         self.lasting = lasting
         self.reranker = reranker
-        self.log = log
         self.config = config
         self.training = training
         self.calibration = calibration
-        self._feedback_lock = threading.Lock()  # so that events are taken in in the order in which the log has them
-        self._take_in(log.read())
+        self.version = version
+        self.users = UserHistories(interactions)
+        self.use_log(log)
 
     def recommend(
         self,
@@ -105,6 +104,7 @@ class Engine:
         exclude_seen: bool = True,
         on_unknown: OnUnknown = "popular",
         horizon: Horizon = "next",
+        list_ids: str | Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """What each user should see.
 
@@ -122,6 +122,8 @@ class Engine:
             horizon: "next" says what they may take now, "lasting" what they may come back for in the coming weeks: for
                 that the whole history counts the same, and the fused order is the answer, since the cross-encoder
                 learns what comes next.
+            list_ids: New ids, one for each user's list: each list is logged as shown, on disk before it is returned, so
+                that feedback can name the list that it answers. None logs nothing.
 
         Returns:
             ``user_id, item_id, score, rank, probability``: rank counts from 1; scores compare within one user's list
@@ -130,23 +132,25 @@ class Engine:
 
         Raises:
             InputError: An argument cannot be used; the message says which and why.
+            ArtifactError: The log could not be read, or written.
         """
         check_k(k, len(self.catalogue), len(self.catalogue))
         check_horizon(horizon, self.lasting is not None)
         ids, histories = self._asked(user_ids, history, on_unknown)
+        names = None if list_ids is None else list_names(list_ids, ids, history is not None)
         allowed = self.catalogue.allowed(allow, deny, where)
-        requests = Requests(histories, allowed, exclude_seen, self._queries(query, len(ids)))
-        answers = [self._answer(block, k, horizon) for _, block in requests.blocks()]
-        items, scores, probabilities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        return answer_table(ids, self.catalogue.ids, items, scores, {"probability": probabilities})
+        requests = Requests(histories, allowed, exclude_seen, self._read(query, len(ids)))
+        blocks = requests.blocks()
+        answers = [self._answer(block, k, horizon, None if names is None else names[rows]) for rows, block in blocks]
+        items, scores, *more = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        told = dict(zip(("probability", "propensity"), more, strict=True))
+        table = answer_table(ids, self.catalogue.ids, items, scores, told)
+        if names is not None:
+            self._record(impressions(table, dict(zip(ids, names, strict=True)), self.version))
+        return table.drop(columns="propensity")
 
     def rank(
-        self,
-        user_id: Any,
-        item_ids: Ids,
-        *,
-        query: str | None = None,
-        on_unknown: OnUnknown = "popular",
+        self, user_id: Any, item_ids: Ids, *, query: str | None = None, on_unknown: OnUnknown = "popular"
     ) -> pd.DataFrame:
         """These items in the order in which this user should see them; seen ones are kept.
 
@@ -163,7 +167,7 @@ class Engine:
             )
         ids, histories = self._asked([user_id], None, on_unknown)
         everything = np.ones(len(self.catalogue), np.bool_)
-        requests = Requests(histories, everything, False, self._queries(query, 1))
+        requests = Requests(histories, everything, False, self._read(query, 1))
         ranked = self.reranker.rerank(requests, self.retriever.arrange(requests, items[None, :]))
         return answer_table(ids, self.catalogue.ids, ranked.items, ranked.scores)
 
@@ -178,8 +182,8 @@ class Engine:
         """
         check_k(k, len(self.catalogue) - 1, len(self.catalogue))
         items = self.catalogue.require(item_ids, "similar_items")
-        found, scores = similar_items(self.retriever.sources, items, k)
-        table = answer_table(self.catalogue.ids.at(items), self.catalogue.ids, found, scores)
+        found = similar_items(self.retriever.sources, items, k)
+        table = answer_table(self.catalogue.ids.at(items), self.catalogue.ids, *found)
         return table.rename(columns={"item_id": "similar_item_id", "user_id": "item_id"})
 
     def candidates(self, user_ids: Ids | None = None, k: int | None = None) -> Iterator[pd.DataFrame]:
@@ -197,7 +201,8 @@ class Engine:
         """
         k = min(self.config.fusion.depth, len(self.catalogue)) if k is None else k
         check_k(k, len(self.catalogue), len(self.catalogue))
-        return self._candidates(self.users.ids if user_ids is None else listed(user_ids), k)
+        ids = self.users.ids if user_ids is None else listed(user_ids)
+        return candidate_tables(self.retriever, self.users, ids, self.catalogue.ids, k)
 
     def feedback(self, events: pd.DataFrame) -> int:
         """Take in what users just did; the very next ``recommend`` knows it.
@@ -206,18 +211,14 @@ class Engine:
             events: ``event_id, user_id, item_id, kind, value, datetime``; see ``ranker.feedback``. Unchanged.
 
         Returns:
-            How many events were new. One that was sent before counts once; it returns once all are on disk (an
-            engine that was never saved keeps them in memory until it is).
+            How many events were new, once all are on disk (in memory for an engine that was never saved).
 
         Raises:
             InputError: An event cannot be used; none of the batch is recorded then.
             ArtifactError: The log could not be written; none of the batch is recorded then.
         """
         checked = checked_events(events, self.catalogue, self.users.base.users)
-        with self._feedback_lock:
-            new = self.log.append(checked)
-            self._take_in(new)
-        return len(new)
+        return len(self._record(checked))
 
     def save(self, folder: Path | str) -> Path:
         """Write the engine as a new version of ``folder`` and keep feedback there from now on.
@@ -232,31 +233,35 @@ class Engine:
 
         return save_engine(self, Path(folder))
 
-    def move_feedback(self, log: FeedbackLog) -> None:
-        """Keep feedback in another log from now on; what each of the two holds so far is in both afterwards.
+    def forget(self, user_ids: Ids) -> int:
+        """Delete what is known of these users, the log's events and those of the fit.
+
+        Saved versions hold the latter until ``ranker.persistence.erase``, but none tells of them once it is loaded.
+        What the sources learned from everybody stays until the next fit.
+
+        Returns:
+            How many events of the log were deleted.
 
         Raises:
-            InputError: The logs hold an event of the same id with different content. Nothing is moved then.
-            ArtifactError: The log cannot be written.
+            InputError: A user's id is of another kind than the known ones, or given twice.
+            ArtifactError: The log could not be written.
         """
-        with self._feedback_lock:
-            theirs, ours = log.read(), self.log.read()
-            log.append(ours)
-            self.log = log
-            self._take_in(theirs[~theirs["event_id"].isin(ours["event_id"])])
+        self.users.base.users.positions(ids := listed(user_ids), "forget: user_ids")
+        deleted = self.log.forget(ids)
+        self.use_log(self.log)
+        return deleted
 
-    def _take_in(self, events: pd.DataFrame) -> None:
-        # A log outlives versions, so it may hold items and kinds of user ids that this engine never had.
-        ours = self.catalogue.ids.of_kind(events["item_id"]) & self.users.base.users.of_kind(events["user_id"])
-        items = np.full(len(events), UNKNOWN)
-        items[ours] = self.catalogue.ids.positions(events["item_id"][ours])
-        known = items != UNKNOWN
-        if not known.all():
-            logger.warning(
-                "%s: %d of %d events are on items or of users that this engine cannot know; they are passed over.",
-                self.log.path, (~known).sum(), len(events),
-            )  # fmt: skip
-        self.users.take_in(events[known], items[known], self.config.feedback)
+    def use_log(self, log: EventLog) -> None:
+        """Know what this log holds, in place of the log so far, and keep feedback there from now on."""
+        logged = LoggedActs(log, self.config.feedback, self.catalogue.ids)
+        self.users = UserHistories(self.users.base, logged, log.forgotten())
+        self.log = log
+
+    def _record(self, events: pd.DataFrame) -> pd.DataFrame:
+        new = (log := self.log).append(events)
+        if self.log is not log:  # a save has moved it meanwhile
+            self.log.append(events)
+        return new
 
     def _asked(
         self, user_ids: Ids | None, history: pd.DataFrame | None, on_unknown: OnUnknown
@@ -267,29 +272,18 @@ class Engine:
         if user_ids is None:
             raise InputError("recommend: pass user_ids, or a history table whose users are meant.")
         ids = listed(user_ids)
+        histories = self.users.histories(ids)
         if on_unknown == "raise":
-            check_known(ids, self.users.rows(ids))
-        return ids, self.users.histories(ids)
+            check_known(ids, histories.lengths)
+        return ids, histories
 
-    def _queries(self, query: str | Sequence[str] | None, n_users: int) -> Queries | None:
-        if query is None:
-            return None
-        texts = query_texts(query, n_users)
-        places = {text: place for place, text in enumerate(sorted(set(texts)))}
-        queries = self.reranker.read_queries(list(places), self.encoder)
-        return queries.take(np.array([places[text] for text in texts], np.int64))
-
-    def _candidates(self, user_ids: Sequence[Any], k: int) -> Iterator[pd.DataFrame]:
-        everything = np.ones(len(self.catalogue), np.bool_)
-        for start in range(0, len(user_ids), BLOCK_USERS):
-            ids, histories = self._asked(user_ids[start : start + BLOCK_USERS], None, "raise")
-            found = self.retriever.retrieve(Requests(histories, everything), k)
-            yield answer_table(ids, self.catalogue.ids, found.items, found.scores, scores_by_source(found))
+    def _read(self, query: str | Sequence[str] | None, n_users: int) -> Queries | None:
+        return None if query is None else read_queries(query, n_users, self.reranker, self.encoder)
 
     def _answer(
-        self, requests: Requests, k: int, horizon: Horizon
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
-        """The best ``k``, their scores and their probabilities, each (U, k)."""
+        self, requests: Requests, k: int, horizon: Horizon, names: Sequence[str] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+        """The best ``k``, their scores, their probabilities, and their propensities or NaN, each (U, k)."""
         if horizon == "lasting" and self.lasting is not None:
             found, calibration = self.lasting.retrieve(requests, k), None
         else:
@@ -297,4 +291,10 @@ class Engine:
             found = self.reranker.rerank(requests, self.retriever.retrieve(requests, max(k, depth)))
             # with more candidates than were measured standardised together, scores have another scale
             calibration = self.calibration if k <= max(depth, self.config.fusion.depth) else None
-        return found.items[:, :k], found.scores[:, :k], predicted(calibration, requests, found)[:, :k]
+        probabilities = predicted(calibration, requests, found)
+        propensities = np.full_like(probabilities, np.nan)
+        if names is not None and self.config.exploration.temperature:
+            drawn = explored(found, self.config.exploration.temperature, names)
+            found, propensities = drawn.candidates, drawn.propensities
+            probabilities = np.take_along_axis(probabilities, drawn.places, axis=1)
+        return found.items[:, :k], found.scores[:, :k], probabilities[:, :k], propensities[:, :k]

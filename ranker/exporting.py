@@ -25,7 +25,6 @@ from ranker.pair.reranker import PairReranker
 from ranker.persistence import load_engine, save_engine
 from ranker.split.reranker import SplitReranker
 from ranker.tasks import ranking_task, retrieval_task
-from ranker.users import UserHistories
 from retrieval.text import TextRetriever
 
 logger = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             reports["cross_encoder"] = reranker.cross_encoder.manifest.report
         exported = Engine(
             catalogue=engine.catalogue,
-            users=UserHistories(engine.users.base),  # an engine lays the log's events over it
+            interactions=engine.users.base,
             encoder=encoder,
             retriever=retriever,
             lasting=lasting,

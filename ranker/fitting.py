@@ -15,12 +15,11 @@ from encoders.gate import RetrievalGate
 from ranker.calibration import fit_calibration
 from ranker.config import EngineConfig
 from ranker.engine import Engine
-from ranker.feedback import checked_events
+from ranker.feedback import IN_MEMORY, FeedbackLog, checked_events
+from ranker.feedback.labels import LabelledEvents, labelled_events
 from ranker.held_out import held_out_lists
-from ranker.labels import LabelledEvents, labelled_events
 from ranker.lasting import fit_lasting
 from ranker.lists import NOBODY, LabelledLists, Lessons, refused_lists
-from ranker.log import IN_MEMORY, FeedbackLog
 from ranker.pair.training import fit_pair
 from ranker.reranker import NO_GAIN, CrossEncoderReranker, Judged, KeepOrder, Reranker
 from ranker.sources import fit_sources
@@ -30,7 +29,7 @@ from ranker.split.queries import known_item_lists
 from ranker.split.unfreezing import unfreeze
 from ranker.tasks import retrieval_task
 from ranker.temporary import remove_with, temporary_folder
-from ranker.users import UserHistories
+from ranker.users import LoggedActs, UserHistories
 from retrieval.als import AlsRetriever
 from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
@@ -82,12 +81,10 @@ def fit(
         check_size(len(catalogue), config.ease)
     log = Interactions.from_frame(interactions, catalogue)
     told = FeedbackLog(IN_MEMORY)
-    events = told.read()
     if feedback is not None and len(feedback):
-        events = checked_events(feedback, catalogue, log.users)
-        users = UserHistories(log)
-        users.take_in(events, catalogue.ids.positions(events["item_id"]), config.feedback)
-        log = users.merged()
+        told.append(checked_events(feedback, catalogue, log.users))
+        log = UserHistories(log, LoggedActs(told, config.feedback, catalogue.ids)).merged()
+    events = told.read()
     original = TextEncoder.load(config.checkpoint, config.encoder)
     if config.rerank.enabled and config.rerank.kind == "split":
         check_split(original, config.rerank)
@@ -118,12 +115,12 @@ def fit(
     sources = fit_sources(log.histories, vectors, config, progress, earlier)
     return Engine(
         catalogue=catalogue,
-        users=UserHistories(log),
+        interactions=log,
         encoder=encoder,
         retriever=FusedRetriever(sources, weights, config.fusion, short),
         lasting=fit_lasting(sources, log.histories, vectors, given, config),
         reranker=reranker,
-        log=told,
+        log=FeedbackLog(IN_MEMORY),
         config=config,
         training=training,
         calibration=calibration,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import InputError
-from ranker.labels import LabelledEvents
+from ranker.feedback.labels import LabelledEvents
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.fusion import FusedRetriever
 from retrieval.histories import Histories

@@ -21,20 +21,21 @@ from pydantic.dataclasses import dataclass
 
 from encoders import Encoder, OnnxTextEncoder, TextEncoder, is_export
 from encoders.errors import ArtifactError, ConfigError, InputError
-from ranker.artifact import open_version, write_version
+from ranker.artifact import open_version, remove_others, write_version
 from ranker.calibration import Calibration
 from ranker.config import EngineConfig
 from ranker.engine import Engine
+from ranker.feedback import EventLog, FeedbackLog
 from ranker.lasting import lasting_views
-from ranker.log import FeedbackLog
 from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
 from ranker.sources import SOURCES
 from ranker.split.reranker import SplitReranker
-from ranker.users import UserHistories
+from ranker.users import load_interactions, save_interactions
 from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever, FusionConfig
+from retrieval.ids import Ids
 from retrieval.storage import load_settings, save_settings
 from retrieval.training import TrainingReport
 
@@ -59,7 +60,7 @@ def save_engine(engine: Engine, root: Path) -> Path:
             save_settings(engine.training, folder / "training.json")
         if engine.calibration is not None:
             save_settings(engine.calibration, folder / "calibration.json")
-        engine.users.save(_new(folder / "users"))
+        save_interactions(engine.users.base, _new(folder / "users"))
         engine.encoder.save(_new(folder / "encoder"))
         for name, fused in {"fusion.json": engine.retriever, "lasting.json": engine.lasting}.items():
             if fused is not None:
@@ -80,15 +81,50 @@ def save_engine(engine: Engine, root: Path) -> Path:
         engine.encoder = OnnxTextEncoder.load(version / "encoder")
     if isinstance(engine.reranker, CrossEncoderReranker) and engine.reranker.from_files:
         engine.reranker = _load_reranker(version / "reranker", engine.encoder, engine.catalogue, engine.config)
+    engine.version = version.name
     if elsewhere:
-        engine.move_feedback(FeedbackLog(root / LOG))
+        _move_feedback(engine, FeedbackLog(root / LOG))
     return version
 
 
-def load_engine(root: Path | str) -> Engine:
-    """Load the serving version of a saved engine, and every event that its feedback log holds.
+def erase(engine: Engine, root: Path, user_ids: Ids) -> int:
+    """Delete these users from an engine and from its folder, where nothing tells of them afterwards.
 
-    Arrays stay memory-mapped. Feedback goes to the same folder from now on.
+    A crash on the way leaves an engine that tells of none of them, in a folder that may hold an older version which
+    does; erasing again ends it.
+
+    Returns:
+        How many events of the log were deleted.
+
+    Raises:
+        InputError: A user's id is of another kind than the known ones, or given twice.
+        ArtifactError: The disk refused.
+    """
+    deleted = engine.forget(user_ids)
+    save_engine(engine, root)
+    remove_others(root)
+    if isinstance(engine.log, FeedbackLog):
+        engine.log.all_forgotten()
+    return deleted
+
+
+def _move_feedback(engine: Engine, log: FeedbackLog) -> None:
+    """Let an engine go on with another log that also holds what the one so far does, however late that came."""
+    before = engine.log
+    end = before.last_offset()
+    log.append(before.read())
+    engine.use_log(log)
+    log.append(before.read(end))
+
+
+def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
+    """Load the serving version of a saved engine, and the feedback log beside it.
+
+    Arrays stay memory-mapped.
+
+    Args:
+        root: Its folder.
+        log: A site's own store of feedback, in place of the log beside it.
 
     Raises:
         ArtifactError: A file is missing, damaged, or of a newer format; the message names it.
@@ -105,15 +141,16 @@ def load_engine(root: Path | str) -> Engine:
     retriever = _load_retriever(folder, config, len(catalogue))
     return Engine(
         catalogue=catalogue,
-        users=UserHistories.load(folder / "users", len(catalogue)),
+        interactions=load_interactions(folder / "users", len(catalogue)),
         encoder=encoder,
         retriever=retriever,
         lasting=_load_lasting(folder / "lasting.json", retriever),
         reranker=_load_reranker(folder / "reranker", encoder, catalogue, config),
-        log=FeedbackLog(root / LOG),
+        log=FeedbackLog(root / LOG) if log is None else log,
         config=config,
         training=load_settings(TrainingReport, training) if training.exists() else None,
         calibration=load_settings(Calibration, calibration) if calibration.exists() else None,
+        version=folder.name,
     )
 
 

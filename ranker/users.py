@@ -1,9 +1,12 @@
-"""Who did what, up to this moment: the training log and every event since."""
+"""Who did what, up to this moment: the log that an engine was fitted on, and what was logged since."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import defaultdict
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,153 +14,197 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from encoders.errors import ArtifactError, InputError
-from ranker.feedback import N_KINDS, FeedbackPolicy, kind_codes
+from ranker.feedback.acts import Acts, Report, acts_of, reports_of
+from ranker.feedback.event_log import EventLog, Logged
+from ranker.feedback.events import N_KINDS
+from ranker.feedback.policy import FeedbackPolicy
 from retrieval.histories import Histories
 from retrieval.ids import UNKNOWN, IdMap, Ids
-from retrieval.interactions import Interactions, microseconds
+from retrieval.interactions import Interactions
 from retrieval.storage import load_array
 
-Event = tuple[int, float, int, int]  # item position, weight, microseconds, kind
+logger = logging.getLogger(__name__)
+
+MOST_USERS = 100_000  # whose logged events stay in memory
+ARRAYS = ("indptr", "items", "weights", "times", "kinds")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """What was read of a user's part of the log."""
+
+    offset: int  # of the newest event that is known
+    reports: tuple[Report, ...]
+    acts: Acts
+
+
+NOTHING = _Read(0, (), acts_of((), 0))
+
+
+class LoggedActs:
+    """What users did by the feedback log, which is the only state there is: memory holds what was read of it.
+
+    Each question reads the user's events that came since the last one, so that what is in the log, from whichever
+    thread or process, is always known. Users of whom nobody asked for longest leave memory, and the log brings
+    them back, so nothing is replayed at a start. Safe to use from several threads.
+
+    Args:
+        log: The log.
+        policy: What its events say.
+        items: The catalogue's ids; an event on another item is passed over, since a log outlives catalogues.
+        most_users: Who stay in memory at most.
+    """
+
+    def __init__(self, log: EventLog, policy: FeedbackPolicy, items: IdMap, most_users: int = MOST_USERS) -> None:
+        self.log = log
+        self.most_users = most_users
+        self._policy = policy
+        self._items = items
+        self._read: OrderedDict[int | str, _Read] = OrderedDict()  # the one asked for last is last
+        self._lock = threading.Lock()
+
+    def of(self, user_ids: Sequence[int | str]) -> list[Acts]:
+        """What each of these users did, by all that the log holds at one moment from now.
+
+        Raises:
+            ArtifactError: The log cannot be read.
+        """
+        with self._lock:
+            read = {user_id: self._read.get(user_id, NOTHING) for user_id in user_ids}
+        newer: dict[int | str, list[Logged]] = {}
+        for event in self.log.of_users({user_id: known.offset for user_id, known in read.items()}):
+            newer.setdefault(event.user_id, []).append(event)
+        for user_id, events in newer.items():
+            reports = (*read[user_id].reports, *self._reports(events))
+            read[user_id] = _Read(events[-1].offset, reports, acts_of(reports, self._policy.same_act_seconds))
+        with self._lock:
+            for user_id, known in read.items():
+                self._read[user_id] = known
+                self._read.move_to_end(user_id)
+            while len(self._read) > self.most_users:
+                self._read.popitem(last=False)
+        return [read[user_id].acts for user_id in user_ids]
+
+    def users(self) -> list[int | str]:
+        """Everybody who did something by the log."""
+        return self.log.users()
+
+    def __len__(self) -> int:
+        """How many users are in memory."""
+        return len(self._read)
+
+    def _reports(self, events: Sequence[Logged]) -> list[Report]:
+        ids = [event.item_id for event in events]
+        ours = self._items.of_kind(ids)
+        items = np.full(len(ids), UNKNOWN)
+        items[ours] = self._items.positions([item for item, own in zip(ids, ours, strict=True) if own])
+        if (items == UNKNOWN).any():
+            logger.warning(
+                "%s: %d of %d new events of user %r are on items that this engine does not know; they are passed over.",
+                self.log.path, (items == UNKNOWN).sum(), len(items), events[0].user_id,
+            )  # fmt: skip
+        return reports_of(events, items, self._policy, UNKNOWN)
 
 
 class UserHistories:
-    """Histories that grow: a fixed base from the training log, and newer events laid over it.
-
-    Safe to read and to extend from several threads; a reader sees a whole batch of new events or none of it.
+    """Histories of users: the log that an engine was fitted on, and over it what was logged since.
 
     Args:
-        base: The training log.
+        base: The one.
+        logged: The other; None: nothing.
+        forgotten: Users of whom the base is not to tell any more.
     """
 
-    def __init__(self, base: Interactions) -> None:
+    def __init__(self, base: Interactions, logged: LoggedActs | None = None, forgotten: Ids = ()) -> None:
+        self.logged = logged
         self.base = base
-        self._newcomers: dict[object, int] = {}  # id → row after the base's rows
-        self._recent: defaultdict[int, list[Event]] = defaultdict(list)
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self.base.users) + len(self._newcomers)
+        if len(forgotten):
+            gone = base.users.positions([user for user in forgotten if base.users.of_kind([user])[0]])
+            kept = np.setdiff1d(np.arange(len(base.users)), gone)
+            self.base = Interactions(IdMap(base.users.at(kept)), base.histories.take(kept))
 
     @property
     def ids(self) -> list[object]:
-        """Every user's id, newcomers last."""
-        with self._lock:
-            return [*self.base.users.ids, *self._newcomers]
-
-    def rows(self, user_ids: Ids) -> NDArray[np.int64]:
-        """Each user's row, UNKNOWN for a user without any event.
-
-        Raises:
-            InputError: An id is of another kind (integer, string) than the known ones.
-        """
-        with self._lock:
-            return self._rows(user_ids)
+        """Every user's id, those whom the base does not know last."""
+        logged = [] if self.logged is None else self.logged.users()
+        ours = self.base.users.of_kind(logged)
+        own = [logged[place] for place in np.flatnonzero(ours)]
+        if len(own) < len(logged):
+            kind = "integers" if self.base.users.are_integers else "strings"
+            logger.warning(
+                "The feedback log tells of %d users of %d whose ids are no %s, as those of this engine are; they are "
+                "passed over.", len(logged) - len(own), len(logged), kind,
+            )  # fmt: skip
+        strange = np.flatnonzero(self.base.users.positions(own) == UNKNOWN)
+        return [*self.base.users.ids, *(own[place] for place in strange)]
 
     def histories(self, user_ids: Ids) -> Histories:
         """The history of each user, empty for a user without any event.
 
+        An act that the base holds, too (same user, item and time: an engine fitted on what an older one logged), is not
+        laid over it again.
+
         Raises:
             InputError: An id is of another kind (integer, string) than the known ones.
+            ArtifactError: The log cannot be read.
         """
-        with self._lock:  # one hold for both, or a newcomer's first batch could be seen in part
-            rows = self._rows(user_ids)
-            recent = {at: list(self._recent[row]) for at, row in enumerate(rows.tolist()) if row in self._recent}
-        in_base = np.flatnonzero((rows != UNKNOWN) & (rows < len(self.base.users)))
+        rows = self.base.users.positions(user_ids, "user_ids")
+        in_base = np.flatnonzero(rows != UNKNOWN)
         old = self.base.histories.take(rows[in_base])
-        new_rows = np.repeat(np.fromiter(recent, np.int64), [len(events) for events in recent.values()])
-        new = [event for events in recent.values() for event in events]
+        if self.logged is None:
+            return Histories.from_rows(in_base[old.rows], old.items, old.weights, old.times, len(rows), old.kinds)
+        acts = self.logged.of(pd.Index(user_ids).tolist())
+        owners = in_base[old.rows]
+        weights = old.weights.copy()
+        fresh: list[NDArray[np.bool_]] = [np.ones(len(own), np.bool_) for own in acts]
+        for at in np.flatnonzero([len(own) > 0 for own in acts]):
+            first, stop = np.searchsorted(owners, [at, at + 1])
+            items, times = old.items[first:stop], old.times[first:stop]
+            for item, moment in acts[at].refused.items():
+                weights[first:stop][(items == item) & (times < moment)] = 0
+            held = set(zip(items.tolist(), times.tolist(), strict=True))
+            pairs = zip(acts[at].items.tolist(), acts[at].times.tolist(), strict=True)
+            fresh[at] = np.array([pair not in held for pair in pairs], np.bool_)
         return Histories.from_rows(
-            np.concatenate([in_base[old.rows], new_rows]),
-            np.concatenate([old.items, np.array([item for item, _, _, _ in new], np.int64)]),
-            np.concatenate([old.weights, np.array([weight for _, weight, _, _ in new], np.float32)]),
-            np.concatenate([old.times, np.array([time for _, _, time, _ in new], np.int64)]),
+            np.concatenate([owners, np.repeat(np.arange(len(acts)), [int(new.sum()) for new in fresh])]),
+            np.concatenate([old.items, *(own.items[new] for own, new in zip(acts, fresh, strict=True))]),
+            np.concatenate([weights, *(own.weights[new] for own, new in zip(acts, fresh, strict=True))]),
+            np.concatenate([old.times, *(own.times[new] for own, new in zip(acts, fresh, strict=True))]),
             len(rows),
-            np.concatenate([old.kinds, np.array([kind for _, _, _, kind in new], np.uint8)]),
-        )
-
-    def extend(
-        self,
-        user_ids: Ids,
-        items: NDArray[np.int64],
-        weights: NDArray[np.float32],
-        times: NDArray[np.int64],
-        kinds: NDArray[np.uint8],
-    ) -> None:
-        """Add events (one of each argument per event); they show in the next ``histories``.
-
-        An event that the base holds already (same user, item and time: an engine fitted on what an older one logged) is
-        not laid over it again.
-
-        Raises:
-            InputError: A user id is of another kind than the known ones. Nothing is added then.
-        """
-        positions = self.base.users.positions(user_ids, "user_ids")
-        with self._lock:
-            events = zip(items.tolist(), weights.tolist(), times.tolist(), kinds.tolist(), strict=True)
-            for user_id, row, event in zip(user_ids, positions.tolist(), events, strict=True):
-                if row == UNKNOWN:
-                    row = self._newcomers.setdefault(user_id, len(self.base.users) + len(self._newcomers))
-                elif self._in_base(row, event):
-                    continue
-                self._recent[row].append(event)
-
-    def take_in(self, events: pd.DataFrame, items: NDArray[np.int64], policy: FeedbackPolicy) -> None:
-        """Add checked feedback events on these items (positions) by their policy's weights; skips leave no trace."""
-        marking = (events["kind"] != "skip").to_numpy()  # a skipped item may return
-        events = events[marking]
-        self.extend(
-            events["user_id"].tolist(),
-            items[marking],
-            policy.weights(events),
-            microseconds(events["datetime"]),
-            kind_codes(events),
+            np.concatenate([old.kinds, *(own.kinds[new] for own, new in zip(acts, fresh, strict=True))]),
         )
 
     def merged(self) -> Interactions:
-        """Base and newer events as one log."""
+        """Base and newer acts as one log."""
         ids = self.ids
         return Interactions(IdMap(ids), self.histories(ids))
 
-    def _in_base(self, row: int, event: Event) -> bool:
-        base, (item, _, time, _) = self.base.histories, event
-        had = slice(base.indptr[row], base.indptr[row + 1])
-        return bool(((base.items[had] == item) & (base.times[had] == time)).any())
 
-    def _rows(self, user_ids: Ids) -> NDArray[np.int64]:
-        listed = list(user_ids)
-        rows = self.base.users.positions(listed, "user_ids")
-        for at in np.flatnonzero(rows == UNKNOWN):
-            rows[at] = self._newcomers.get(listed[at], UNKNOWN)
-        return rows
+def save_interactions(log: Interactions, folder: Path) -> None:
+    """Write users and histories into this empty folder."""
+    log.users.save(folder / "users.parquet")
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", getattr(log.histories, name))
 
-    def save(self, folder: Path) -> None:
-        """Write the base into this empty folder; newer events are the feedback log's to keep."""
-        self.base.users.save(folder / "users.parquet")
-        for name in ("indptr", "items", "weights", "times", "kinds"):
-            np.save(folder / f"{name}.npy", getattr(self.base.histories, name))
 
-    @classmethod
-    def load(cls, folder: Path, n_items: int) -> UserHistories:
-        """Read what ``save`` wrote; the arrays stay memory-mapped.
+def load_interactions(folder: Path, n_items: int) -> Interactions:
+    """Read what ``save_interactions`` wrote; the arrays stay memory-mapped.
 
-        Raises:
-            ArtifactError: A file is missing or damaged, or the files do not belong together.
-        """
-        users = IdMap.load(folder / "users.parquet")
-        indptr = load_array(folder / "indptr.npy", np.int64, ndim=1)
-        items = load_array(folder / "items.npy", np.int64, ndim=1)
-        weights = load_array(folder / "weights.npy", np.float32, ndim=1)
-        times = load_array(folder / "times.npy", np.int64, ndim=1)
-        kinds = load_array(folder / "kinds.npy", np.uint8, ndim=1)
-        out_of_range = len(items) and (items.min() < 0 or items.max() >= n_items)
-        unknown_kind = len(kinds) and kinds.max() >= N_KINDS
-        ordered = len(indptr) == len(users) + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
-        if not ordered or out_of_range or unknown_kind:
-            raise ArtifactError(
-                f"{folder}: users, histories and catalogue do not belong together. Save the engine again."
-            )
-        try:
-            histories = Histories(indptr, items, weights, times, kinds)
-        except InputError as error:
-            raise ArtifactError(f"{folder}: {error}") from error
-        return cls(Interactions(users, histories))
+    Raises:
+        ArtifactError: A file is missing or damaged, or the files do not belong together.
+    """
+    users = IdMap.load(folder / "users.parquet")
+    indptr, items, times = (
+        load_array(folder / f"{name}.npy", np.int64, ndim=1) for name in ("indptr", "items", "times")
+    )
+    weights = load_array(folder / "weights.npy", np.float32, ndim=1)
+    kinds = load_array(folder / "kinds.npy", np.uint8, ndim=1)
+    out_of_range = len(items) and (items.min() < 0 or items.max() >= n_items)
+    unknown_kind = len(kinds) and kinds.max() >= N_KINDS
+    ordered = len(indptr) == len(users) + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
+    if not ordered or out_of_range or unknown_kind:
+        raise ArtifactError(f"{folder}: users, histories and catalogue do not belong together. Save the engine again.")
+    try:
+        return Interactions(users, Histories(indptr, items, weights, times, kinds))
+    except InputError as error:
+        raise ArtifactError(f"{folder}: {error}") from error

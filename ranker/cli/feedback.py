@@ -43,7 +43,8 @@ def feedback(
 ) -> None:
     """Record what users did; the very next recommend knows it.
 
-    A file has event_id, user_id, item_id, kind, datetime and, where the kind needs one, value.
+    A file has event_id, user_id, item_id, kind, datetime and, where the kind needs one, value; it may have source,
+    list_id and, of impressions, score, propensity and version. Another log's events (ranker log) can be read, too.
     Sending an event twice counts once. An event given by options happens now and gets an id of its own.
 
     Examples:

@@ -107,7 +107,7 @@ def fit(
 def _events(path: Path, time_unit: Any) -> pd.DataFrame:
     """What a file of events holds, or the log of a saved engine."""
     from encoders.errors import InputError
-    from ranker.log import FeedbackLog
+    from ranker.feedback.log import FeedbackLog
     from ranker.persistence import LOG
 
     if not path.is_dir():

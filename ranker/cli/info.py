@@ -46,7 +46,7 @@ def engine_facts(engine: Engine) -> dict[str, Any]:
     from ranker.reranker import CrossEncoderReranker
 
     facts: dict[str, Any] = {
-        "users": len(engine.users),
+        "users": len(engine.users.ids),
         "items": len(engine.catalogue),
         "events": len(engine.users.base.histories.items),
         "feedback_events": len(engine.log),

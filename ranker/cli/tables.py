@@ -39,7 +39,9 @@ def read_feedback(path: Path, unit: Any) -> pd.DataFrame:
     if path.suffix == ".jsonl":
         events = _read_json_lines(path)
     else:
-        events = read_table(path, ids=("user_id", "item_id"), texts=("event_id", "kind"))
+        events = read_table(
+            path, ids=("user_id", "item_id"), texts=("event_id", "kind", "source", "list_id", "version")
+        )
     return events.assign(datetime=read_times(events["datetime"], unit)) if "datetime" in events else events
 
 

@@ -11,7 +11,7 @@ from transformers import EvalPrediction
 
 from encoders import PairCrossEncoder
 from ranker.config import PairConfig, TrainingConfig
-from ranker.labels import LabelledEvents
+from ranker.feedback.labels import LabelledEvents
 from ranker.lists import LabelledLists, check_lists, list_ndcg
 from ranker.pair.reranker import Blend, PairReranker, PairTexts
 from ranker.reranker import Gain, Judged, measured_gain

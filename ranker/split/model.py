@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
 from encoders.layers import Layer, LayerShape
-from ranker.feedback import N_KINDS
+from ranker.feedback.events import N_KINDS
 from retrieval.histories import LEVELS, LOGGED
 
 MASKED = -1e9  # added to the logit of what is padding

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from encoders import Encoder, StateEncoder
 from encoders.errors import ArtifactError
 from encoders.execution import QUICKLY_OPENED, usable
+from ranker.batching import BatchingConfig, MicroBatcher
 from ranker.reranker import NO_GAIN, CrossEncoderReranker, Gain
-from ranker.split.batching import BatchingConfig, MicroBatcher
 from ranker.split.inputs import InputReader, JointInputs, stacked
 from ranker.split.items import ItemReader
 from ranker.split.queries import read_queries

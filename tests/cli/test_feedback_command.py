@@ -17,7 +17,7 @@ EVENTS = pd.DataFrame(
         "item_id": [2, NEVER_SEEN, 4],
         "kind": ["click", "dwell", "hide"],
         "value": [None, 12.5, None],
-        "datetime": [2_000_000_000, 2_000_000_060, 2_000_000_120],
+        "datetime": [1_700_000_000, 1_700_000_060, 1_700_000_120],
     }
 )
 
@@ -54,7 +54,7 @@ def test_every_kind_of_file_records_the_same_events_once(
         value=EVENTS["value"].astype("float64"),
         datetime=pd.to_datetime(EVENTS["datetime"], unit="s").astype("datetime64[us]"),
     )
-    pd.testing.assert_frame_equal(logged(model), expected)
+    pd.testing.assert_frame_equal(logged(model)[list(EVENTS.columns)], expected)
 
 
 def test_one_event_from_options_happens_now_and_shows_in_the_next_answer(model: Path, ranker: Run) -> None:

@@ -178,7 +178,7 @@ def test_fit_learns_from_a_file_of_events_or_from_what_another_engine_was_told(
             "user_id": [1, 2, 77],
             "item_id": [NEVER_SEEN, 2, NEVER_SEEN],
             "kind": ["click", "hide", "click"],
-            "datetime": 2_000_000_000,
+            "datetime": 1_700_000_000,
         }
     )
     events.to_csv(tmp_path / "events.csv", index=False)

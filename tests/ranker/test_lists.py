@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.errors import InputError
+from ranker.feedback.labels import LabelledEvents
 from ranker.held_out import held_out_events, held_out_sizes
-from ranker.labels import LabelledEvents
 from ranker.lists import labelled_lists, refused_lists
 from retrieval.candidates import NO_ITEM, Requests
 from retrieval.fusion import FusedRetriever, FusionConfig

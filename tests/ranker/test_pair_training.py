@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from encoders import PairCrossEncoder, PairCrossEncoderConfig
 from encoders.errors import ExtraError, InputError
 from ranker.config import TrainingConfig
-from ranker.labels import LabelledEvents
+from ranker.feedback.labels import LabelledEvents
 from ranker.lists import LabelledLists
 from ranker.pair.reranker import PairTexts
 from ranker.pair.training import fine_tune

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from ranker.split.batching import BatchingConfig, MicroBatcher
+from ranker.batching import BatchingConfig, MicroBatcher
 
 GUARD_S = 30  # nothing here takes a second; a defect must not hang the suite
 

@@ -10,6 +10,7 @@ import ranker
 from encoders import PairCrossEncoderConfig, TextEncoderConfig
 from ranker import Between, EngineConfig
 from ranker.config import JointTrainingConfig, PairConfig, RerankConfig, SplitConfig, TrainingConfig
+from ranker.feedback.events import COLUMNS, DTYPES
 from retrieval.als import AlsConfig
 from retrieval.fusion import FusionConfig
 
@@ -91,6 +92,12 @@ def events(*rows: tuple, **columns) -> pd.DataFrame:
     """Feedback from (event id, user, item, kind) rows, all at one time after the log, without a value."""
     table = pd.DataFrame(rows, columns=["event_id", "user_id", "item_id", "kind"])
     return table.assign(value=np.nan, datetime=START + pd.Timedelta(days=100)).assign(**columns)
+
+
+def as_logged(table: pd.DataFrame) -> pd.DataFrame:
+    """Feedback with every column of a checked event."""
+    table = table.reindex(columns=list(COLUMNS))
+    return table.assign(source=table["source"].astype(object).where(table["source"].notna(), "")).astype(DTYPES)
 
 
 def answers(engine):

@@ -46,7 +46,7 @@ def assert_same(one, other, tolerance=1e-5):
 def without_reranker(engine):
     fused = ranker.Engine(
         catalogue=engine.catalogue,
-        users=engine.users,
+        interactions=engine.users.base,
         encoder=engine.encoder,
         retriever=engine.retriever,
         lasting=engine.lasting,

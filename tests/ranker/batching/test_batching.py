@@ -16,7 +16,7 @@ from tiny_batcher import (
     size,
 )
 
-from ranker.split.batching import BatchingStats
+from ranker.batching import BatchingStats
 
 pytestmark = pytest.mark.timeout(2 * GUARD_S)
 

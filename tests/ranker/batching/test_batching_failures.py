@@ -7,7 +7,7 @@ import pytest
 from tiny_batcher import GUARD_S, Broken, Call, Model, answer, await_waiting, batcher_of, behind_a_run, check_answered
 
 from encoders.errors import BatchError
-from ranker.split.batching import BatchingStats
+from ranker.batching import BatchingStats
 
 pytestmark = pytest.mark.timeout(2 * GUARD_S)
 

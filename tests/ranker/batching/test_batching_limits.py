@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from tiny_batcher import GUARD_S, Call, Model, await_waiting, batcher_of, behind_a_run, check_answered
 
 from encoders.errors import InputError, OverloadError
-from ranker.split.batching import BatchingConfig, BatchingStats
+from ranker.batching import BatchingConfig, BatchingStats
 
 pytestmark = pytest.mark.timeout(2 * GUARD_S)
 

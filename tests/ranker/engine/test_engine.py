@@ -161,7 +161,7 @@ def test_similar_items_leave_the_item_out_and_are_best_first(fitted):
 
 def test_candidates_of_everybody_come_in_blocks_and_equal_those_of_one(fitted, monkeypatch):
     whole = pd.concat(fitted.candidates(k=12))
-    monkeypatch.setattr("ranker.engine.BLOCK_USERS", 7)
+    monkeypatch.setattr("ranker.answers.BLOCK_USERS", 7)
     blocks = list(fitted.candidates(k=12))
     assert [block["user_id"].nunique() for block in blocks] == [7] * 5 + [5]
     together = pd.concat(blocks)

@@ -37,29 +37,34 @@ def test_an_older_log_is_kept_and_taken_in_by_a_new_engine(checkpoint, engine, m
     assert "i1" not in set(new.recommend([7], ALL)["item_id"])
 
 
-def test_items_that_left_the_catalogue_are_passed_over_with_a_count(checkpoint, engine, model, caplog):
+def test_items_that_left_the_catalogue_are_passed_over_with_a_warning(checkpoint, engine, model, caplog):
     engine.feedback(events(("gone", 7, "i0", "like"), ("kept", 7, "i1", "like"), ("gone too", 8, "i0", "hide")))
     items = tiny_engine.items().iloc[1:]
     log = tiny_engine.interactions()
     new = small_fit(checkpoint, items, log[log["item_id"] != "i0"])
+    new.save(model)
+    loaded = ranker.load(model)
     with caplog.at_level(logging.WARNING):
-        new.save(model)
-        loaded = ranker.load(model)
-    assert [record.getMessage() for record in caplog.records if record.name == "ranker.engine"] == [
-        f"{model / LOG}: 2 of 3 events are on items or of users that this engine cannot know; they are passed over."
-    ] * 2
+        loaded.recommend([7, 8])
+    warnings = [record.getMessage() for record in caplog.records if record.name == "ranker.users"]
+    start = f"{model / LOG}: 1 of "
+    assert [warning.removeprefix(start) for warning in warnings] == [
+        "2 new events of user 7 are on items that this engine does not know; they are passed over.",
+        "1 new events of user 8 are on items that this engine does not know; they are passed over.",
+    ]
     assert len(loaded.log) == 3
-    assert loaded.users.ids[-1] == 7
+    assert set(loaded.users.ids) == {*tiny_engine.interactions()["user_id"], 7, 8}
     assert_same(answers(new), answers(loaded))
 
 
-def test_users_of_another_kind_are_passed_over_with_a_count(checkpoint, engine, model, caplog):
+def test_users_of_another_kind_are_passed_over_with_a_warning(checkpoint, engine, model, caplog):
     engine.feedback(events(("old", 7, "i1", "like")))
     named = tiny_engine.interactions().assign(user_id=lambda log: "u" + log["user_id"].astype(str))
     new = small_fit(checkpoint, tiny_engine.items(), named)
     new.save(model)
     loaded = ranker.load(model)
-    assert "1 of 1 events are on items or of users that this engine cannot know" in caplog.text
+    assert 7 not in loaded.users.ids
+    assert "tells of 1 users of 1 whose ids are no strings" in caplog.text
     assert len(loaded.log) == 1
     assert loaded.feedback(events(("new", "somebody", "i1", "like"))) == 1
 

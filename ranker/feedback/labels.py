@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ranker.feedback import FeedbackPolicy
+from ranker.feedback.events import IMPRESSION
+from ranker.feedback.policy import FeedbackPolicy
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
 from retrieval.ids import UNKNOWN
@@ -52,6 +53,7 @@ def labelled_events(
         policy: What each kind says.
         max_events: The newest so many are taken.
     """
+    feedback = feedback[feedback["kind"] != IMPRESSION]
     users = log.users.positions(feedback["user_id"], "feedback: user_id")
     times = microseconds(feedback["datetime"])
     known = np.flatnonzero(users != UNKNOWN)

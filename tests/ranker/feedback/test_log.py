@@ -6,53 +6,60 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_engine import events
+from tiny_engine import as_logged, events
 
 from encoders.errors import ArtifactError, InputError
-from ranker.feedback import COLUMNS, KINDS
-from ranker.log import IN_MEMORY, FeedbackLog
+from ranker.feedback import COLUMNS, IN_MEMORY, KINDS, FeedbackLog
+from ranker.feedback.events import DTYPES
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 IDS = st.one_of(st.integers(-(2**63), 2**63 - 1), TEXT)
+NUMBERS = st.none() | st.floats(0, allow_infinity=False)
 ROWS = st.lists(
-    st.tuples(
-        TEXT, IDS, IDS, st.sampled_from(KINDS), st.none() | st.floats(0, allow_infinity=False),
-        st.datetimes(pd.Timestamp("1678-01-01"), pd.Timestamp("2261-01-01")),
+    st.fixed_dictionaries(
+        {
+            "event_id": TEXT, "user_id": IDS, "item_id": IDS, "kind": st.sampled_from(KINDS), "value": NUMBERS,
+            "datetime": st.datetimes(pd.Timestamp("1678-01-01"), pd.Timestamp("2261-01-01")), "source": TEXT,
+            "list_id": st.none() | TEXT, "score": NUMBERS, "propensity": NUMBERS, "version": st.none() | TEXT,
+        }
     ),
-    unique_by=lambda row: row[0], max_size=8,
+    unique_by=lambda row: row["event_id"], max_size=8,
 )  # fmt: skip
 
 
-def table(rows):
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    objects = {name: frame[name].astype(object) for name in COLUMNS[:4]}
-    value = frame["value"].astype("float64")
-    return frame.assign(**objects, value=value, datetime=frame["datetime"].astype("datetime64[us]"))
-
-
 @settings(max_examples=25, deadline=None)
-@given(ROWS)
-def test_what_is_read_is_what_was_appended(rows):
+@given(ROWS, st.integers(0, 8), st.integers(0, 8))
+def test_what_is_read_is_what_was_appended(rows, after, most):
     log = FeedbackLog(IN_MEMORY)
-    batch = table(rows)
-    assert len(log.append(batch)) == len(log) == len(rows)
+    batch = pd.DataFrame(rows, columns=list(COLUMNS))
+    ids = {name: batch[name].astype(object) for name in ("user_id", "item_id")}
+    batch = batch.assign(**ids).astype(DTYPES)
+    assert len(log.append(batch)) == len(log) == log.last_offset() == len(rows)
     read = log.read()
-    for name in COLUMNS[:4]:
+    for name in ids:
         assert read[name].tolist() == batch[name].tolist()
         assert list(map(type, read[name])) == list(map(type, batch[name]))
-    pd.testing.assert_frame_equal(read[["value", "datetime"]], batch[["value", "datetime"]])
+    others = [name for name in COLUMNS if name not in ids]
+    pd.testing.assert_frame_equal(read[others], batch[others])
+    assert read["offset"].tolist() == list(range(1, len(rows) + 1))
+    assert log.read(after, most)["event_id"].tolist() == read["event_id"].tolist()[after : after + most]
+    for user_id in set(batch["user_id"]):
+        own = read[(read["user_id"] == user_id) & (read["offset"] > after)]
+        assert [event.event_id for event in log.of_users({user_id: after})] == own["event_id"].tolist()
+    assert log.users() == list(dict.fromkeys(batch["user_id"]))
     assert log.append(batch).empty
     log.close()
 
 
 def numbered(process, count, start=0):
-    return events(*[(f"{process}-{n}", process, f"i{n}", "click") for n in range(start, start + count)])
+    return as_logged(events(*[(f"{process}-{n}", process, f"i{n}", "click") for n in range(start, start + count)]))
 
 
 def test_appended_events_are_in_the_file_once_append_returns(tmp_path):
@@ -87,7 +94,7 @@ APPEND = """
 import sys
 sys.path[:0] = sys.argv[3:]
 from pathlib import Path
-from ranker.log import FeedbackLog
+from ranker.feedback import FeedbackLog
 from test_log import numbered
 log = FeedbackLog(Path(sys.argv[1]))
 for n in range(20):
@@ -146,7 +153,7 @@ def test_a_conflict_is_found_before_anything_is_appended(tmp_path):
 @pytest.fixture
 def path(tmp_path):
     log = FeedbackLog(tmp_path / "log.sqlite")
-    log.append(events(*[(f"event number {n}", n, f"i{n}", "click") for n in range(400)]))
+    log.append(as_logged(events(*[(f"event number {n}", n, f"i{n}", "click") for n in range(400)])))
     log.close()
     return tmp_path / "log.sqlite"
 
@@ -174,7 +181,7 @@ def test_a_flipped_bit_is_named_or_changes_one_event_at_most(path, seed):
         assert "log.sqlite" in str(error)  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        same = (before.drop(columns="value") == after.drop(columns="value")).all(axis=1)
+        same = (before.astype("object").fillna("") == after.astype("object").fillna("")).all(axis=1)
         assert (~same).sum() <= 1
 
 
@@ -223,3 +230,36 @@ def test_a_read_only_folder_can_be_read(path, journal, read_only):
 def test_a_read_only_folder_without_a_log_holds_no_event(read_only, tmp_path):
     with read_only(tmp_path) as folder:
         assert FeedbackLog(folder / "log.sqlite").read().empty
+
+
+def test_callers_who_come_together_share_a_commit_and_each_has_an_outcome_of_its_own(tmp_path):
+    log = FeedbackLog(tmp_path / "log.sqlite")
+    log.append(numbered("held", 1))
+    commits, outcomes = [], {}
+    log._writer.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
+    blocker = FeedbackLog(tmp_path / "log.sqlite")
+    blocker._writer.execute("BEGIN IMMEDIATE")  # until it ends, the first caller's commit waits, and the others gather
+
+    def work(me):
+        conflicting = me % 3 == 0
+        batch = numbered(me, 2)
+        if conflicting:
+            batch = pd.concat([batch, numbered("held", 1).assign(user_id="someone else")])
+        try:
+            outcomes[me] = log.append(batch)["event_id"].tolist()
+        except InputError as error:
+            outcomes[me] = str(error)
+
+    threads = [threading.Thread(target=work, args=(me,)) for me in range(24)]
+    for thread in threads:
+        thread.start()
+    while log._commits.stats().waiting < 23:
+        time.sleep(0.001)
+    blocker._writer.execute("ROLLBACK")
+    for thread in threads:
+        thread.join()
+    assert len(commits) == 2  # the first caller's, and that of all who came meanwhile
+    for me, outcome in outcomes.items():
+        assert ("is in the log already" in outcome) if me % 3 == 0 else outcome == [f"{me}-0", f"{me}-1"]
+    recorded = {f"{me}-{n}" for me in range(24) if me % 3 for n in range(2)} | {"held-0"}
+    assert set(log.read()["event_id"]) == recorded

@@ -1,0 +1,146 @@
+"""Feedback events: what they must hold."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from encoders.errors import InputError
+from ranker.data.times import read_times
+from retrieval.catalogue import Catalogue
+from retrieval.histories import LOGGED
+from retrieval.ids import IdMap
+
+Act = Literal["click", "dwell", "cart", "purchase", "like", "rating", "dislike", "hide", "skip"]
+ACTS: tuple[Act, ...] = ("click", "dwell", "cart", "purchase", "like", "rating", "dislike", "hide", "skip")
+IMPRESSION = "impression"  # the user was shown the item, at the position that is the event's value
+KINDS = (*ACTS, IMPRESSION)
+# As histories keep them. A saved engine depends on them: kinds are only ever added, at the end.
+KIND_CODES: dict[str, int] = {kind: LOGGED + 1 + place for place, kind in enumerate(ACTS)}
+N_KINDS = 1 + max(KIND_CODES.values())
+MEASURED = ("dwell", "rating", IMPRESSION)  # kinds that mean nothing without their value
+
+COLUMNS = (
+    "event_id", "user_id", "item_id", "kind", "value", "datetime", "source", "list_id", "score", "propensity", "version"
+)  # fmt: skip
+OPTIONAL = ("value", "source", "list_id", "score", "propensity", "version")
+OF_IMPRESSIONS = ("score", "propensity", "version")  # what only an impression has
+DTYPES = {
+    "event_id": "str", "kind": "str", "value": "float64", "datetime": "datetime64[us]", "source": "str",
+    "list_id": "str", "score": "float64", "propensity": "float64", "version": "str",
+}  # fmt: skip
+AHEAD = pd.Timedelta(days=1)  # of this machine's clock: a later event is a mistake of whoever sent it
+
+
+def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> pd.DataFrame:
+    """The events with the columns ``COLUMNS`` in their fixed types, in the order given; the input is unchanged.
+
+    Args:
+        events: One row per event. ``event_id`` names the act, so that sending it twice counts once. ``datetime`` holds
+            datetimes, ISO 8601 strings, or seconds since 1970, in UTC where no zone is given. The others may be left
+            out: ``value`` is seconds for a dwell, the rating for a rating, the position, from 1, for an impression;
+            ``source`` names what reported the event; ``list_id`` names the list that it answers or, of an impression,
+            is part of; an impression may have the ``score`` of the item, the ``propensity`` of its being shown there,
+            and the ``version`` of what ranked it.
+        catalogue: The items; each event's item must be one of them.
+        users: The users known so far; others are taken where their ids are of the same kind.
+
+    Raises:
+        InputError: This is no table, it is empty, a column or a value is missing, a kind or item is unknown, a user
+            id is of another kind, an event id occurs twice with different content, a value is not a finite number of
+            at least 0, a time is no time or more than a day ahead, an impression has no list or position, or another
+            event has what only an impression has.
+    """
+    if not isinstance(events, pd.DataFrame):
+        raise InputError(f"feedback: pass a DataFrame with {', '.join(COLUMNS)}, not a {type(events).__name__}.")
+    if events.empty:
+        raise InputError("feedback: the table has no rows; pass at least one event.")
+    _check_columns(events)
+    table = pd.DataFrame({name: events.get(name, np.nan) for name in COLUMNS}).reset_index(drop=True)
+    for name in ("event_id", "user_id", "item_id", "kind"):
+        _refuse(table[name].isna(), table, f"{name} is missing")
+    table["source"] = table["source"].astype("object").where(table["source"].notna(), "")
+    try:
+        table = table.astype(dict.fromkeys(("event_id", "kind", "source", "list_id", "version"), "str"))
+    except UnicodeEncodeError as error:
+        raise InputError(f"feedback: {error.object!r} is no valid text ({error.reason}).") from error
+    unknown = ~table["kind"].isin(KINDS)
+    if unknown.any():
+        word = table["kind"][unknown].iloc[0]
+        near = difflib.get_close_matches(word, KINDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(KINDS)}"
+        _refuse(unknown, table, f"kind {word!r} is unknown ({hint})")
+    users.positions(table["user_id"], "feedback: user_id")
+    table["user_id"] = table["user_id"].astype("int64" if users.are_integers else "str")
+    table["item_id"] = catalogue.ids.at(catalogue.require(table["item_id"], "feedback: item_id"))
+
+    given = table["value"].notna() | table["kind"].isin(MEASURED)
+    value = table["value"] = _numbers(table["value"])
+    _refuse(given & ~(np.isfinite(value) & (value >= 0)), table, "value is not a finite number of at least 0")
+    table["datetime"] = read_times(table["datetime"], "s")
+    _refuse(table["datetime"].isna(), table, "datetime is no time between 1678 and 2261")
+    ahead = table["datetime"] > pd.Timestamp.now("UTC").tz_localize(None) + AHEAD
+    _refuse(ahead, table, "datetime is more than a day ahead of this machine's clock")
+    _check_impressions(table)
+
+    repeated = table[~table.duplicated() & table["event_id"].duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"feedback: event id {repeated['event_id'].iloc[0]!r} occurs twice with different content. "
+            "Give each act an id of its own."
+        )
+    return table.drop_duplicates().reset_index(drop=True)
+
+
+def kind_codes(events: pd.DataFrame) -> NDArray[np.uint8]:
+    """The kind of each checked event as histories keep it, (E,)."""
+    return np.array([KIND_CODES[kind] for kind in events["kind"]], np.uint8)
+
+
+def _check_columns(events: pd.DataFrame) -> None:
+    columns = list(map(str, events.columns))
+    for name in COLUMNS:
+        count = columns.count(name)
+        if count > 1 or (count == 0 and name not in OPTIONAL):
+            problem = "no" if count == 0 else f"{count} times a"
+            needed = [column for column in COLUMNS if column not in OPTIONAL]
+            raise InputError(
+                f"feedback: {problem} column {name!r}; the columns are {', '.join(columns)}. Needed are "
+                f"{', '.join(needed)}; {', '.join(OPTIONAL)} may be there, too."
+            )
+
+
+def _check_impressions(table: pd.DataFrame) -> None:
+    shown = table["kind"] == IMPRESSION
+    for name in OF_IMPRESSIONS:
+        _refuse(table[name].notna() & ~shown, table, f"{name} is given, which only an impression has,")
+    for name in ("score", "propensity"):
+        given, numbers = table[name].notna(), _numbers(table[name])
+        table[name] = numbers
+        _refuse(given & ~np.isfinite(numbers), table, f"{name} is not a finite number")
+    propensity = table["propensity"]
+    _refuse(
+        propensity.notna() & ~((propensity > 0) & (propensity <= 1)), table, "propensity is not above 0 and up to 1"
+    )
+    _refuse(shown & table["list_id"].isna(), table, "list_id is missing, without which an impression says nothing,")
+    position = table["value"]
+    _refuse(shown & ~((position >= 1) & (position % 1 == 0)), table, "value is no position in a list, 1 or more,")
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """As float64; NaN where a value is no number."""
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return pd.Series(numbers, index=values.index)
+
+
+def _refuse(bad: pd.Series, table: pd.DataFrame, problem: str) -> None:
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise InputError(
+            f"feedback: {problem} in {int(bad.sum())} of {len(table)} events (first: row {row}, event id "
+            f"{table['event_id'].iloc[row]!r}). Nothing was recorded; mend or leave out those rows."
+        )
