@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -55,19 +54,15 @@ def fit_sources(
     """
     n_items = len(vectors)
 
-    @cache  # the sequence source represents items by its factors, too
-    def als() -> AlsRetriever:
-        return AlsRetriever.fit(histories, n_items, config.als, config.seed, vectors)
-
     def sequence() -> SequenceRetriever:
         before = earlier.get("sequence")
         if isinstance(before, SequenceRetriever):
             return before.refit(histories, config.seed, progress)
-        features = (vectors, als().item_factors)
-        return SequenceRetriever.fit(histories, features, config.sequence, config.seed, progress)
+        # No ALS factors: they are fitted on the very events that are to be predicted, and give them away in training.
+        return SequenceRetriever.fit(histories, vectors, config.sequence, config.seed, progress)
 
     build: dict[SourceName, Callable[[], Source]] = {
-        "als": als,
+        "als": lambda: AlsRetriever.fit(histories, n_items, config.als, config.seed, vectors),
         "ease": lambda: EaseRetriever.fit(histories, n_items, config.ease),
         "neighbours": lambda: NeighbourRetriever.fit(histories, n_items, config.neighbours),
         "transitions": lambda: TransitionRetriever.fit(histories, n_items, config.transitions),

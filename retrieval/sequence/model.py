@@ -6,7 +6,6 @@ and with biases for relative position and time in its attention, as in HSTU (Zha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -61,17 +60,16 @@ class ItemTable(nn.Module):
     """Representations of all items: an embedding of each one's own, and a projection of its features.
 
     Args:
-        features: (I, F) each, what is known of every item; a row's length is taken out of each of them.
+        features: (I, F) what is known of every item; the length of a row is taken out.
         dim: Of a representation.
         id_dropout: See ``SequenceConfig``.
     """
 
-    def __init__(self, features: Sequence[Tensor], dim: int, id_dropout: float) -> None:
+    def __init__(self, features: Tensor, dim: int, id_dropout: float) -> None:
         super().__init__()
-        known = torch.cat([functional.normalize(part, dim=1) for part in features], dim=1)
-        self.features = nn.Buffer(known, persistent=False)
-        self.own = nn.Parameter(0.02 * torch.randn(len(known), dim))
-        self.projection = nn.Linear(known.shape[1], dim, bias=False)
+        self.features = nn.Buffer(functional.normalize(features, dim=1), persistent=False)
+        self.own = nn.Parameter(0.02 * torch.randn(len(features), dim))
+        self.projection = nn.Linear(features.shape[1], dim, bias=False)
         self.id_dropout = id_dropout
 
     def forward(self) -> Tensor:

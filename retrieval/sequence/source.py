@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +63,7 @@ class SequenceRetriever:
     def fit(
         cls,
         histories: Histories,
-        features: Sequence[NDArray[np.float32]],
+        features: NDArray[np.float32],
         config: SequenceConfig,
         seed: int,
         progress: bool = False,
@@ -73,7 +72,8 @@ class SequenceRetriever:
 
         Args:
             histories: Every user's.
-            features: (I, F) each, what is known of every item beside the order of its events: text vectors, factors.
+            features: (I, F) what is known of every item but its events: text vectors. What was learned from the same
+                events, such as factors of ALS, tells what comes next while training, and misleads afterwards.
             config: Settings.
             seed: Of everything random.
             progress: Show a bar.
@@ -87,7 +87,7 @@ class SequenceRetriever:
             raise ConfigError(f"sequence: {config.heads} heads do not divide a dim of {config.dim}; take a divisor.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = SequenceModel(features, _taken(histories, len(features[0])), config, seed)
+            model = SequenceModel(features, _taken(histories, len(features)), config, seed)
         return cls._trained(model, histories, config, config, seed, progress)
 
     def refit(self, histories: Histories, seed: int, progress: bool = False) -> SequenceRetriever:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +56,7 @@ class SequenceModel(nn.Module):
     """What is trained: representations of the items, and the transformer that reads events made of them.
 
     Args:
-        features: (I, F) each, what is known of every item.
+        features: (I, F) what is known of every item.
         taken: (I,) whether anybody took it. Items that nobody did are never negatives, or the model would learn that
             they are never taken: they are what their features say, and as likely as the mean of all others.
         config: Settings.
@@ -65,10 +64,10 @@ class SequenceModel(nn.Module):
     """
 
     def __init__(
-        self, features: Sequence[NDArray[np.float32]], taken: NDArray[np.bool_], config: SequenceConfig, seed: int
+        self, features: NDArray[np.float32], taken: NDArray[np.bool_], config: SequenceConfig, seed: int
     ) -> None:
         super().__init__()
-        self.items = ItemTable([torch.from_numpy(part) for part in features], config.dim, config.id_dropout)
+        self.items = ItemTable(torch.from_numpy(features), config.dim, config.id_dropout)
         self.bias = nn.Parameter(torch.zeros(len(taken)))
         self.taken = torch.from_numpy(taken)
         self.items.own.data[~self.taken] = 0

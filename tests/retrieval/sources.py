@@ -53,7 +53,7 @@ def build(name: str, histories: Histories, vectors: np.ndarray):
         case "sequence":
             loop = LoopConfig(epochs=2, batch_size=8, learning_rate=1e-2, evaluations_per_epoch=1)
             sequence = SequenceConfig(dim=8, heads=2, max_events=6, training=loop)
-            return SequenceRetriever.fit(histories, [vectors], sequence, seed=0)
+            return SequenceRetriever.fit(histories, vectors, sequence, seed=0)
         case "popularity":
             return PopularityRetriever.fit(histories, N_ITEMS, PopularityConfig())
         case "trend":

@@ -84,7 +84,7 @@ def test_gaps_fall_into_buckets_that_double() -> None:
 
 def test_an_items_own_embedding_is_left_out_of_a_share_of_the_steps() -> None:
     torch.manual_seed(0)
-    table = ItemTable([torch.randn(4000, 3)], 8, id_dropout=0.25)
+    table = ItemTable(torch.randn(4000, 3), 8, id_dropout=0.25)
     of_features = table.projection(table.features)
     without = (table() == of_features).all(dim=1)
     assert without.float().mean() == pytest.approx(0.25, abs=0.03)

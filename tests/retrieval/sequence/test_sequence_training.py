@@ -47,7 +47,7 @@ def test_a_batch_holds_windows_and_what_came_next_if_it_was_liked() -> None:
 
 def test_validation_ranks_the_next_item_among_all_that_were_not_seen(histories, vectors) -> None:
     torch.manual_seed(3)
-    model = SequenceModel([vectors], np.ones(len(vectors), np.bool_), CONFIG, seed=0).eval()
+    model = SequenceModel(vectors, np.ones(len(vectors), np.bool_), CONFIG, seed=0).eval()
     users = np.flatnonzero(histories.lengths >= 4)[:6]
     ends = histories.indptr[users + 1] - 1
     starts = np.maximum(ends - 2, histories.indptr[users])
@@ -69,7 +69,7 @@ def test_validation_ranks_the_next_item_among_all_that_were_not_seen(histories, 
 def test_an_order_is_learned_and_a_click_changes_what_comes_next() -> None:
     n_items = 40
     histories = cycles(120, n_items)
-    source = SequenceRetriever.fit(histories, [np.eye(n_items, dtype=np.float32)], CONFIG, seed=0)
+    source = SequenceRetriever.fit(histories, np.eye(n_items, dtype=np.float32), CONFIG, seed=0)
     asked = Histories.from_rows(
         np.array([0, 0, 1, 1, 1]), np.array([3, 10, 3, 10, 17]), np.ones(5, np.float32), np.arange(5) * 10**6, 2
     )
@@ -85,7 +85,7 @@ def test_an_item_that_nobody_took_is_found_by_its_features() -> None:
     config = SequenceConfig(
         dim=16, heads=2, max_events=8, dropout=0.0, id_dropout=0.5, validation_users=10, training=LOOP
     )
-    source = SequenceRetriever.fit(histories, [features], config, seed=0)
+    source = SequenceRetriever.fit(histories, features, config, seed=0)
     asked = Histories.from_rows(
         np.zeros(2, np.int64), np.array([3, 10]), np.ones(2, np.float32), np.arange(2) * 10**6, 1
     )
@@ -95,10 +95,10 @@ def test_an_item_that_nobody_took_is_found_by_its_features() -> None:
 def test_the_same_seed_gives_the_same_source_and_leaves_the_callers_draws_alone(histories, vectors) -> None:
     config = SequenceConfig(dim=8, heads=2, negatives=20, max_events=6, training=LoopConfig(epochs=1, batch_size=8))
     torch.manual_seed(5)
-    one = SequenceRetriever.fit(histories, [vectors], config, seed=1)
+    one = SequenceRetriever.fit(histories, vectors, config, seed=1)
     drawn = torch.rand(1)
     torch.manual_seed(6)
-    other = SequenceRetriever.fit(histories, [vectors], config, seed=1)
+    other = SequenceRetriever.fit(histories, vectors, config, seed=1)
     np.testing.assert_array_equal(one.table, other.table)
     torch.manual_seed(5)
     assert torch.rand(1) == drawn
@@ -108,7 +108,7 @@ def test_a_source_goes_on_from_what_it_was_on_events_that_came_later() -> None:
     """What follows what has turned round since."""
     n_items = 40
     config = replace(CONFIG, refit_epochs=15, refit_rate=1.0)
-    source = SequenceRetriever.fit(cycles(120, n_items), [np.eye(n_items, dtype=np.float32)], config, seed=0)
+    source = SequenceRetriever.fit(cycles(120, n_items), np.eye(n_items, dtype=np.float32), config, seed=0)
     table = source.table.copy()
     turned = cycles(120, n_items, step=13)
     later = source.refit(turned, seed=0)
@@ -121,7 +121,7 @@ def test_a_source_goes_on_from_what_it_was_on_events_that_came_later() -> None:
 
 
 def test_a_source_that_was_loaded_cannot_go_on(histories, vectors, tmp_path) -> None:
-    source = SequenceRetriever.fit(histories, [vectors], CONFIG, seed=0)
+    source = SequenceRetriever.fit(histories, vectors, CONFIG, seed=0)
     source.save(tmp_path)
     with pytest.raises(InputError, match="Fit it anew"):
         SequenceRetriever.load(tmp_path).refit(histories, seed=0)
@@ -130,9 +130,9 @@ def test_a_source_that_was_loaded_cannot_go_on(histories, vectors, tmp_path) -> 
 def test_too_little_to_learn_an_order_from_is_refused(vectors) -> None:
     two = Histories.from_rows(np.array([0, 0]), np.array([1, 2]), np.ones(2, np.float32), np.arange(2), 1)
     with pytest.raises(InputError, match="none of 1 users has three events"):
-        SequenceRetriever.fit(two, [vectors], CONFIG, seed=0)
+        SequenceRetriever.fit(two, vectors, CONFIG, seed=0)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused(histories, vectors) -> None:
     with pytest.raises(ConfigError, match="3 heads do not divide a dim of 16"):
-        SequenceRetriever.fit(histories, [vectors], SequenceConfig(dim=16, heads=3), seed=0)
+        SequenceRetriever.fit(histories, vectors, SequenceConfig(dim=16, heads=3), seed=0)
