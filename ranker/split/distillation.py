@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +15,6 @@ from ranker.config import JointTrainingConfig
 from ranker.lists import LabelledLists, drawn_places
 from ranker.pair.reranker import PairTexts
 from retrieval.candidates import NO_ITEM
-
-ListLoss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, labels and what was refused
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,32 +101,22 @@ def teacher_scores(
     return TeacherScores(rows, places, logits)
 
 
-def distilled(
-    loss: ListLoss, logits: Tensor, labels: Tensor, refused: Tensor, teacher: Tensor, weight: float
-) -> Tensor:
-    """The mean loss of lists, of which those that a teacher scored learn from it, too.
+def distilled(losses: Tensor, logits: Tensor, teacher: Tensor, weight: float) -> Tensor:
+    """The losses (U,) of lists, of which those that a teacher scored learn from it, too.
 
     Args:
-        loss: Of lists that no teacher scored; of the others it has the share 1 - ``weight``.
+        losses: (U,) by the labels; where a teacher scored they have the share 1 - ``weight``.
         logits: (U, K).
-        labels: (U, K) as ``loss`` takes them.
-        refused: (U,) which lists.
         teacher: (U, K) its logits; -inf in empty places and in every place of a list that it did not score.
         weight: Share of the teacher's term.
     """
-    taught = teacher.isfinite().any(dim=1)
-    if not taught.any():
-        return loss(logits, labels, refused)
-    own = loss(logits[taught], labels[taught], refused[taught])
-    mixed = (1 - weight) * own + weight * teacher_loss(logits[taught], teacher[taught])
-    if taught.all():
-        return mixed
-    share = taught.float().mean()
-    return share * mixed + (1 - share) * loss(logits[~taught], labels[~taught], refused[~taught])
+    taught = teacher.isfinite().any(dim=1).nonzero()[:, 0]
+    mixed = (1 - weight) * losses[taught] + weight * teacher_loss(logits[taught], teacher[taught])
+    return losses.index_put((taught,), mixed)
 
 
 def teacher_loss(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Mean Kullback-Leibler divergence of the softmax over a list's logits from the one over its teacher's.
+    """Kullback-Leibler divergence of the softmax over each list's logits from the one over its teacher's, (U,).
 
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, at temperature 1, with a list's candidates as
     the classes: shares of a list are what the labels speak of, too, and the teacher's offset drops out of them.
@@ -141,4 +128,4 @@ def teacher_loss(logits: Tensor, teacher: Tensor) -> Tensor:
     lowest = float(torch.finfo(logits.dtype).min)
     empty = teacher == -torch.inf
     told, said = (scores.masked_fill(empty, lowest).log_softmax(dim=1) for scores in (teacher, logits))
-    return (told.exp() * (told - said)).sum(dim=1).mean()
+    return (told.exp() * (told - said)).sum(dim=1)

@@ -176,18 +176,18 @@ class _ListLoss(nn.Module):
     def __init__(self, model: nn.Module, loss: Literal["softmax", "bce"], distillation: float) -> None:
         super().__init__()
         self.model = model
-        self.loss = {"softmax": softmax_loss, "bce": bce_loss}[loss]
+        self.loss = LIST_LOSSES[loss]
         self.distillation = distillation
 
     def forward(self, inputs: dict[str, Tensor], labels: Tensor, teacher: Tensor, refused: Tensor) -> dict[str, Tensor]:
         """The loss and the logits (U, K) of lists with these labels and teacher's scores (U, K), some refused (U,)."""
         logits: Tensor = self.model(**inputs)
-        loss = distilled(self.loss, logits, labels, refused, teacher, self.distillation)
-        return {"loss": loss, "logits": logits}
+        losses = distilled(self.loss(logits, labels, refused), logits, teacher, self.distillation)
+        return {"loss": losses.mean(), "logits": logits}
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, refused: Tensor) -> Tensor:
-    """Mean negative log-likelihood of lists whose chosen item is drawn by a softmax over the list, or is not.
+    """Negative log-likelihood of each list, whose chosen item is drawn by a softmax over the list, or is not.
 
     A list that was taken gives -log p of its chosen item, a refused one -log(1 - p): unlikelihood (Welleck et al.,
     "Neural Text Generation with Unlikelihood Training", ICLR 2020).
@@ -196,16 +196,21 @@ def softmax_loss(logits: Tensor, labels: Tensor, refused: Tensor) -> Tensor:
         logits: (U, K).
         labels: (U, K) 1 for the chosen item, 0 for others, -1 for empty places.
         refused: (U,) which lists.
+
+    Returns:
+        (U,).
     """
     log_shares = logits.masked_fill(labels < 0, float(torch.finfo(logits.dtype).min)).log_softmax(dim=1)
     log_share = log_shares[labels == 1]
     # log(1 - p) as the sum over the others, which stays exact where p is close to 1
     others = log_shares.masked_fill(labels != 0, float(torch.finfo(logits.dtype).min)).logsumexp(dim=1)
-    return -torch.where(refused, others, log_share).mean()
+    return -torch.where(refused, others, log_share)
 
 
 def bce_loss(logits: Tensor, labels: Tensor, refused: Tensor) -> Tensor:
-    """Mean binary cross-entropy: the chosen item is a 1, others are 0; of a refused list its chosen item alone is a 0.
+    """Mean binary cross-entropy of each list's items, (U,).
+
+    The chosen item is a 1, others are 0; of a refused list its chosen item alone counts, as a 0.
 
     Args:
         logits: (U, K).
@@ -213,8 +218,12 @@ def bce_loss(logits: Tensor, labels: Tensor, refused: Tensor) -> Tensor:
         refused: (U,) which lists.
     """
     told = torch.where(refused[:, None], labels == 1, labels >= 0)
-    targets = torch.where(refused[:, None], torch.zeros_like(labels), labels)
-    return nn.functional.binary_cross_entropy_with_logits(logits[told], targets[told])
+    targets = torch.where(refused[:, None], torch.zeros_like(labels), labels).clamp(min=0)
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return torch.where(told, losses, 0).sum(dim=1) / told.sum(dim=1)
+
+
+LIST_LOSSES = {"softmax": softmax_loss, "bce": bce_loss}
 
 
 def _mean_ndcg(prediction: EvalPrediction) -> float:
