@@ -94,10 +94,7 @@ class LoggedActs:
         return len(self._read)
 
     def _reports(self, events: Sequence[Logged]) -> list[Report]:
-        ids = [event.item_id for event in events]
-        ours = self._items.of_kind(ids)
-        items = np.full(len(ids), UNKNOWN)
-        items[ours] = self._items.positions([item for item, own in zip(ids, ours, strict=True) if own])
+        items = self._items.find([event.item_id for event in events])
         if (items == UNKNOWN).any():
             logger.warning(
                 "%s: %d of %d new events of user %r are on items that this engine does not know; they are passed over.",
@@ -151,9 +148,7 @@ class UserHistories:
         rows = self.base.users.positions(user_ids, "user_ids")
         in_base = np.flatnonzero(rows != UNKNOWN)
         old = self.base.histories.take(rows[in_base])
-        if self.logged is None:
-            return Histories.from_rows(in_base[old.rows], old.items, old.weights, old.times, len(rows), old.kinds)
-        acts = self.logged.of(pd.Index(user_ids).tolist())
+        acts = self.acts(pd.Index(user_ids).tolist())
         owners = in_base[old.rows]
         weights = old.weights.copy()
         fresh: list[NDArray[np.bool_]] = [np.ones(len(own), np.bool_) for own in acts]
@@ -173,6 +168,14 @@ class UserHistories:
             len(rows),
             np.concatenate([old.kinds, *(own.kinds[new] for own, new in zip(acts, fresh, strict=True))]),
         )
+
+    def acts(self, user_ids: Sequence[int | str]) -> list[Acts]:
+        """What each of these users did by what was logged since.
+
+        Raises:
+            ArtifactError: The log cannot be read.
+        """
+        return [NOTHING.acts] * len(user_ids) if self.logged is None else self.logged.of(user_ids)
 
     def merged(self) -> Interactions:
         """Base and newer acts as one log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,13 @@ class Histories:
         """Users who did nothing yet."""
         none = np.empty(0, np.int64)
         return cls(np.zeros(n_rows + 1, np.int64), none, np.empty(0, np.float32), none, np.empty(0, np.uint8))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Histories]) -> Histories:
+        """The rows of several, in their order."""
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+        names = ("items", "weights", "times", "kinds")
+        return cls(np.cumsum(lengths), *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def __len__(self) -> int:
         return len(self.indptr) - 1

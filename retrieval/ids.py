@@ -81,6 +81,13 @@ class IdMap:
         kind = "integer" if self.are_integers else "string"
         return np.fromiter((_is_of(kind, value) for value in ids), np.bool_, len(ids))
 
+    def find(self, ids: Sequence[Any]) -> NDArray[np.int64]:
+        """Where each id stands, ``UNKNOWN`` for one that the map does not hold, of whatever kind it is."""
+        found = np.full(len(ids), UNKNOWN)
+        ours = self.of_kind(ids)
+        found[ours] = self.positions([one for one, own in zip(ids, ours, strict=True) if own])
+        return found
+
     def at(self, positions: NDArray[np.int64]) -> pd.Index:
         """The ids at these positions."""
         return self._index.take(positions)

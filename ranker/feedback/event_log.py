@@ -42,6 +42,10 @@ class EventLog(Protocol):
         """Events beyond an offset, in the order of arrival: columns ``offset``, ``COLUMNS`` and ``received``."""
         ...
 
+    def newer(self, after: int, most: int) -> Sequence[Logged]:
+        """The next events beyond an offset, at most so many, in the order of arrival."""
+        ...
+
     def of_users(self, after: Mapping[int | str, int]) -> Sequence[Logged]:
         """Events of these users, each beyond an offset of their own, in the order of arrival, all as of one moment."""
         ...

@@ -115,14 +115,21 @@ class FeedbackLog:
         Raises:
             ArtifactError: The file is damaged.
         """
-        rows = self._select("WHERE offset > ? ORDER BY offset LIMIT ?", [(after, -1 if most is None else most)])
-        events = pd.DataFrame(rows, columns=list(Logged._fields))
+        events = pd.DataFrame(self.newer(after, -1 if most is None else most), columns=list(Logged._fields))
         try:
             return events.astype(DTYPES | {"offset": "int64", "received": "int64"}).astype(
                 {"received": "datetime64[us]"}
             )
         except (TypeError, ValueError, OverflowError) as error:
             raise self._damaged(one_line(error)) from error
+
+    def newer(self, after: int, most: int) -> Sequence[Logged]:
+        """The next events beyond an offset, at most so many (any number where it is negative), in order of arrival.
+
+        Raises:
+            ArtifactError: The file is damaged.
+        """
+        return self._select("WHERE offset > ? ORDER BY offset LIMIT ?", [(after, most)])
 
     def of_users(self, after: Mapping[int | str, int]) -> Sequence[Logged]:
         """Events of these users, each beyond an offset of their own, in the order of arrival, all as of one moment.

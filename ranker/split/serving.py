@@ -39,6 +39,10 @@ class PreparedWeights:
     weights: dict[str, torch.Tensor]
     session: OnnxSession
 
+    def score(self, inputs: JointInputs) -> NDArray[np.float32]:
+        """Logits (U, K)."""
+        return self.session.run({name: getattr(inputs, name) for name in self.session.inputs})[0]
+
 
 class OnnxJoint:
     """Scores candidates with the joint layers; ``serve`` swaps their weights without stopping requests.
@@ -88,8 +92,7 @@ class OnnxJoint:
 
     def score(self, inputs: JointInputs) -> NDArray[np.float32]:
         """Logits (U, K)."""
-        session = self._serving.session
-        return session.run({name: getattr(inputs, name) for name in session.inputs})[0]
+        return self._serving.score(inputs)
 
     def prepare(self, weights: dict[str, torch.Tensor]) -> PreparedWeights:
         """Make weights ready for ``serve``, beside those that serve; this is what takes the time.

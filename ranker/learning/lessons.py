@@ -1,0 +1,195 @@
+"""Lessons: from events of the log to the lists that they answer, as they would be served, each with its label."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.engine import Engine
+from ranker.feedback.event_log import Logged
+from ranker.feedback.events import IMPRESSION, KIND_CODES
+from ranker.learning.config import LearningConfig
+from ranker.split.inputs import features_of
+from retrieval.candidates import NO_ITEM, Candidates, Requests
+from retrieval.histories import Histories
+from retrieval.ids import UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lessons:
+    """Lists that events answer; row ``l`` of each part belongs to one event.
+
+    Attributes:
+        users: (L,) ids.
+        requests: Each history as it was just before the event.
+        candidates: (L, K) what would be re-ranked, the chosen item and what was shown with it among them.
+        features: (L, K, features) what retrieval says of them, see ``features_of``.
+        chosen: (L,) the item that the event is about.
+        refused: (L,) whether the user did not want it.
+        weights: (L,) how much the event says.
+        places: (L, n) candidates to learn from: the chosen item's first, then what was shown and passed over, then
+            others drawn at random.
+        passed_over: Why other events teach nothing, and how many.
+    """
+
+    users: list[int | str]
+    requests: Requests
+    candidates: Candidates
+    features: NDArray[np.float32]
+    chosen: NDArray[np.int64]
+    refused: NDArray[np.bool_]
+    weights: NDArray[np.float32]
+    places: NDArray[np.int64]
+    passed_over: Counter[str]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: NDArray[np.int64]) -> Lessons:
+        """These lessons, in this order."""
+        return Lessons(
+            [self.users[row] for row in rows.tolist()], self.requests.take(rows), self.candidates.take(rows),
+            self.features[rows], self.chosen[rows], self.refused[rows], self.weights[rows], self.places[rows],
+            self.passed_over,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An event that teaches, and what it answers."""
+
+    user: int | str
+    item: int  # position
+    time: int
+    weight: float  # 0 of a refusal
+    shown: dict[int, int]  # item → position in the list, of what was passed over
+    offset: int
+
+
+class LessonMaker:
+    """Makes lessons of logged events by stated rules.
+
+    An event teaches that its item was wanted where the policy gives it a weight and no newer verdict has taken it, and
+    that the item was refused where it has none. Of several reports of an act one teaches. An item that the user had
+    before teaches nothing, since it would not be shown, and so does one that no source proposes.
+
+    Args:
+        engine: It proposes candidates, and knows what users did.
+        config: Settings.
+    """
+
+    def __init__(self, engine: Engine, config: LearningConfig) -> None:
+        self._engine = engine
+        self._config = config
+        self._depth = engine.config.rerank.chosen.depth
+
+    def make(self, events: Sequence[Logged]) -> Lessons:
+        """The lessons of these events of the engine's log, in their order.
+
+        Raises:
+            ArtifactError: The log cannot be read.
+        """
+        passed_over: Counter[str] = Counter()
+        answers = self._answers(events, passed_over)
+        histories = self._engine.users.histories([answer.user for answer in answers])
+        times = np.array([answer.time for answer in answers], np.int64)
+        before = histories.until(np.arange(len(answers)), times)
+        chosen = np.array([answer.item for answer in answers], np.int64)
+        had = np.zeros(len(answers), np.bool_)
+        had[before.rows[before.items == np.repeat(chosen, before.lengths)]] = True
+        passed_over["had before"] += int(had.sum())
+        return self._lists(answers, before, chosen, np.flatnonzero(~had), passed_over)
+
+    def _answers(self, events: Sequence[Logged], passed_over: Counter[str]) -> list[_Answer]:
+        policy, users = self._engine.config.feedback, self._engine.users
+        told = [event for event in events if event.kind != IMPRESSION]
+        kinds = users.base.users.of_kind([event.user_id for event in told])
+        told = [event for event, ours in zip(told, kinds, strict=True) if ours]
+        items = self._engine.catalogue.ids.find([event.item_id for event in told])
+        who = list(dict.fromkeys(event.user_id for event in told))
+        standing: dict[tuple[int | str, int, int, int], float] = {}
+        for user_id, acts in zip(who, users.acts(who), strict=True):
+            columns = (acts.items.tolist(), acts.times.tolist(), acts.kinds.tolist(), acts.weights.tolist())
+            standing |= {(user_id, *act): weight for *act, weight in zip(*columns, strict=True)}
+        shown = self._shown([event.list_id for event in told if event.list_id is not None])
+        answers = []
+        for event, item in zip(told, items.tolist(), strict=True):
+            says = policy.weight(event.kind, event.value)
+            weight = 0.0 if event.kind == "skip" else standing.pop(
+                (event.user_id, item, event.datetime, KIND_CODES[event.kind]), None
+            )  # fmt: skip
+            if item == UNKNOWN:
+                passed_over["unknown item"] += 1
+            elif weight is None:
+                passed_over["repeated"] += 1
+            elif says > 0 and weight == 0:
+                passed_over["overruled"] += 1
+            else:
+                around = shown.get(event.list_id or "", {})
+                answers.append(_Answer(event.user_id, item, event.datetime, weight, around, event.offset))
+        return answers
+
+    def _shown(self, list_ids: Sequence[str]) -> dict[str, dict[int, int]]:
+        """List → the items that were passed over, and where they stood."""
+        events = self._engine.log.of_lists(list_ids)
+        items = self._engine.catalogue.ids.find([event.item_id for event in events])
+        placed: dict[str, dict[int, int]] = {}
+        wanted: dict[str, set[int]] = {}
+        for event, item in zip(events, items.tolist(), strict=True):
+            name = str(event.list_id)
+            if event.kind == IMPRESSION and item != UNKNOWN:
+                placed.setdefault(name, {})[item] = int(event.value or 0)
+            elif event.kind != IMPRESSION:
+                wanted.setdefault(name, set()).add(item)
+        passed = {}
+        for name, places in placed.items():
+            acted = wanted.get(name, set())
+            last = max((places[item] for item in acted if item in places), default=0) + self._config.examined
+            passed[name] = {item: place for item, place in places.items() if place <= last and item not in acted}
+        return passed
+
+    def _lists(
+        self,
+        answers: Sequence[_Answer],
+        before: Histories,
+        chosen: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        passed_over: Counter[str],
+    ) -> Lessons:
+        everything = np.ones(len(self._engine.catalogue), np.bool_)
+        requests = Requests(before.take(rows), everything)
+        union = self._engine.retriever.union(requests, self._depth)
+        proposed = (union.items == chosen[rows, None]).any(axis=1)
+        passed_over["not proposed"] += int((~proposed).sum())
+        kept = np.flatnonzero(proposed)
+        rows, requests, union = rows[kept], requests.take(kept), union.take(kept)
+        told = [answers[row] for row in rows.tolist()]
+        is_chosen = union.items == chosen[rows, None]
+        shown = np.zeros(union.items.shape, np.bool_)
+        for at, answer in enumerate(told):
+            shown[at] = np.isin(union.items[at], list(answer.shown))
+        # the last candidates make room for what would not be among the first, and is needed
+        rank = np.where(is_chosen | shown, -1, np.arange(union.items.shape[1]))
+        first = np.sort(np.argsort(rank, axis=1, kind="stable")[:, : self._depth], axis=1)
+        candidates = union.at(first)
+        is_chosen, shown = (np.take_along_axis(part, first, axis=1) for part in (is_chosen, shown))
+        order = np.zeros(first.shape)
+        for at, answer in enumerate(told):
+            order[at] = np.random.default_rng(answer.offset).random(first.shape[1])
+        order = np.where(candidates.items == NO_ITEM, 2, np.where(is_chosen, -2, np.where(shown, -1, order)))
+        weights = np.array([answer.weight or self._config.refusal for answer in told], np.float32)
+        return Lessons(
+            users=[answer.user for answer in told],
+            requests=requests,
+            candidates=candidates,
+            features=features_of(requests, candidates),
+            chosen=chosen[rows],
+            refused=np.array([answer.weight == 0 for answer in told], np.bool_),
+            weights=weights,
+            places=np.argsort(order, axis=1, kind="stable")[:, : self._config.list_size],
+            passed_over=passed_over,
+        )
