@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from encoders import Encoder
-from ranker.arguments import check_known, query_texts
+from ranker.arguments import Horizon, check_k, check_known, listed, query_texts
+from ranker.calibration import predicted
+from ranker.exploration import explored
 from ranker.reranker import Reranker
 from ranker.users import UserHistories
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.fusion import FusedRetriever
 from retrieval.ids import IdMap, Ids
 from retrieval.queries import Queries
+
+if TYPE_CHECKING:
+    from ranker.engine import Engine
 
 BLOCK_USERS = 1024  # in a table of candidates: those of a block, with every source's score, stay in memory
 
@@ -60,20 +65,23 @@ def scores_by_source(found: Candidates) -> dict[str, NDArray[np.float32]]:
 
 
 def candidate_tables(
-    retriever: FusedRetriever, users: UserHistories, user_ids: Sequence[Any], item_ids: IdMap, k: int
+    retriever: FusedRetriever, users: UserHistories, item_ids: IdMap, user_ids: Ids | None, k: int | None
 ) -> Iterator[pd.DataFrame]:
-    """At most ``k`` candidates of each user, a block of users at a time; see ``Engine.candidates``.
+    """At most ``k`` candidates of each user, a block of users at a time; see ``Engine.candidates``."""
+    k = min(retriever.config.depth, len(item_ids)) if k is None else k
+    check_k(k, len(item_ids), len(item_ids))
+    ids = users.ids if user_ids is None else listed(user_ids)
 
-    Raises:
-        InputError: A user of the block is unknown.
-    """
-    everything = np.ones(len(item_ids), np.bool_)
-    for start in range(0, len(user_ids), BLOCK_USERS):
-        ids = user_ids[start : start + BLOCK_USERS]
-        histories = users.histories(ids)
-        check_known(ids, histories.lengths)
-        found = retriever.retrieve(Requests(histories, everything), k)
-        yield answer_table(ids, item_ids, found.items, found.scores, scores_by_source(found))
+    def blocks() -> Iterator[pd.DataFrame]:
+        everything = np.ones(len(item_ids), np.bool_)
+        for start in range(0, len(ids), BLOCK_USERS):
+            block = ids[start : start + BLOCK_USERS]
+            histories = users.histories(block)
+            check_known(block, histories.lengths)
+            found = retriever.retrieve(Requests(histories, everything), k)
+            yield answer_table(block, item_ids, found.items, found.scores, scores_by_source(found))
+
+    return blocks()
 
 
 def read_queries(query: str | Sequence[str], n_users: int, reranker: Reranker, encoder: Encoder) -> Queries:
@@ -86,3 +94,34 @@ def read_queries(query: str | Sequence[str], n_users: int, reranker: Reranker, e
     places = {text: place for place, text in enumerate(sorted(set(texts)))}
     queries = reranker.read_queries(list(places), encoder)
     return queries.take(np.array([places[text] for text in texts], np.int64))
+
+
+def best_of(
+    engine: Engine, requests: Requests, k: int, horizon: Horizon, names: Sequence[str] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+    """What an engine answers: items, scores, probabilities, and propensities or NaN, each (U, k), best first.
+
+    Args:
+        engine: Whose parts answer.
+        requests: What is asked.
+        k: Items for each request.
+        horizon: See ``Engine.recommend``.
+        names: Ids of the lists, which may be drawn then; None where they are not logged.
+    """
+    if horizon == "lasting" and engine.lasting is not None:
+        found, calibration = engine.lasting.retrieve(requests, k), None
+    else:
+        depth = engine.config.rerank.chosen.depth
+        with engine.observations.timed("retrieve"):
+            found = engine.retriever.retrieve(requests, max(k, depth))
+        with engine.observations.timed("rerank"):
+            found = engine.reranker.rerank(requests, found)
+        # with more candidates than were measured standardised together, scores have another scale
+        calibration = engine.calibration if k <= max(depth, engine.config.fusion.depth) else None
+    probabilities = predicted(calibration, requests, found)
+    propensities = np.full_like(probabilities, np.nan)
+    if names is not None and engine.config.exploration.temperature:
+        drawn = explored(found, engine.config.exploration.temperature, names)
+        found, propensities = drawn.candidates, drawn.propensities
+        probabilities = np.take_along_axis(probabilities, drawn.places, axis=1)
+    return found.items[:, :k], found.scores[:, :k], probabilities[:, :k], propensities[:, :k]

@@ -22,12 +22,12 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from encoders.errors import ArtifactError
-from retrieval.storage import sync
+from ranker.installed import libraries
+from retrieval.storage import replace_text, sync
 
 FORMAT = 2
 CURRENT = "CURRENT"
@@ -39,24 +39,15 @@ FULL_WORDS = re.compile(  # safetensors; numpy, which loses the number; FAISS
     r"os error (28|27|122)\b|No space left|File too large|\d+ requested and \d+ written|write error in .*: \d+ != \d+"
 )
 KEPT_VERSIONS = 2  # the serving one and the one before it
-LIBRARIES = (
-    "hybrid-ranker",
-    "torch",
-    "transformers",
-    "onnxruntime-gpu",
-    "onnxruntime",
-    "faiss-cpu",
-    "implicit",
-    "numpy",
-)
 
 
-def write_version(root: Path, write: Callable[[Path], None]) -> Path:
+def write_version(root: Path, write: Callable[[Path], None], kept: int = KEPT_VERSIONS) -> Path:
     """Write a new version into ``root`` and let it serve.
 
     Args:
         root: The artifact's folder, created where it is missing.
         write: Fills an empty folder.
+        kept: How many versions stay, the new one among them.
 
     Returns:
         The version's folder.
@@ -75,7 +66,7 @@ def write_version(root: Path, write: Callable[[Path], None]) -> Path:
         target = _named(temporary, root)
         written.append(target)
         sync(root)  # the version has its name before CURRENT says it
-        _replace(root / CURRENT, target.name)
+        replace_text(root / CURRENT, target.name)
     except BaseException as error:
         for folder in written:
             if folder.name != _serving(root):  # a refusal may come after the new name was written
@@ -87,8 +78,29 @@ def write_version(root: Path, write: Callable[[Path], None]) -> Path:
             f"{root}: the engine was not saved ({reason}); what was there before is untouched. Make room or choose "
             "another folder, and save again."
         ) from error
-    _prune(root)
+    _prune(root, kept)
     return target
+
+
+def kept_versions(root: Path) -> list[str]:
+    """Names of the versions in a folder, the oldest first."""
+    return sorted(path.name for path in root.glob("v[0-9]*"))
+
+
+def serve_version(root: Path, name: str) -> None:
+    """Let a kept version serve.
+
+    Raises:
+        ArtifactError: It is not there, or the disk refused.
+    """
+    if name not in kept_versions(root):
+        raise ArtifactError(f"{root}: no version {name!r} is kept, only {', '.join(kept_versions(root)) or 'none'}.")
+    try:
+        replace_text(root / CURRENT, name)
+    except OSError as error:
+        raise ArtifactError(
+            f"{root / CURRENT}: could not be written ({error.strerror}). Mend that, and retry."
+        ) from error
 
 
 def remove_others(root: Path) -> None:
@@ -227,18 +239,6 @@ def _write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def libraries() -> dict[str, str]:
-    """The versions of the libraries that figures depend on, by name; what is not installed is left out."""
-    return {name: number for name in LIBRARIES if (number := _installed(name))}
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -248,11 +248,11 @@ def _newest(root: Path) -> int:
     return max((int(path.name[1:]) for path in root.glob("v[0-9]*") if path.name[1:].isdigit()), default=0)
 
 
-def _prune(root: Path) -> None:
-    """Remove versions before the last ones, and what saves that were killed left."""
-    old = _newest(root) - KEPT_VERSIONS
+def _prune(root: Path, kept: int) -> None:
+    """Remove versions before the last ones, but never the serving one, and what saves that were killed left."""
+    old, serving = _newest(root) - kept, _serving(root)
     for path in root.iterdir():
-        if path.name[1:].isdigit() and path.name[0] == "v" and int(path.name[1:]) <= old:
+        if path.name[1:].isdigit() and path.name[0] == "v" and int(path.name[1:]) <= old and path.name != serving:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name.startswith(".") and LEFTOVER.fullmatch(path.name) and _age(path) > LEFTOVERS_KEPT_SECONDS:
             path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
@@ -263,18 +263,6 @@ def _age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:  # its save has just ended
         return 0.0
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        sync(temporary)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
 
 
 def _sync_tree(folder: Path) -> None:

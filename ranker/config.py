@@ -15,6 +15,7 @@ from encoders import DEFAULT_CHECKPOINT, ExportConfig, PairCrossEncoderConfig, T
 from encoders.errors import ConfigError
 from ranker.exploration import ExplorationConfig
 from ranker.feedback.policy import FeedbackPolicy
+from ranker.learning.config import LearningConfig
 from ranker.states.rows import RowKind
 from ranker.yaml_files import read_yaml
 from retrieval.als import AlsConfig
@@ -214,6 +215,7 @@ class EngineConfig:
         export: Precisions to export to, and what each may cost.
         feedback: What each kind of feedback says.
         exploration: How much of a logged list is left to chance.
+        learning: How the joint layers go on learning while they serve.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -234,6 +236,7 @@ class EngineConfig:
     export: ExportConfig = ExportConfig()
     feedback: FeedbackPolicy = FeedbackPolicy()
     exploration: ExplorationConfig = ExplorationConfig()
+    learning: LearningConfig = LearningConfig()
 
     @classmethod
     def from_yaml(cls, path: Path | str) -> EngineConfig:

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from encoders import Encoder
 from encoders.errors import InputError
-from ranker.answers import answer_table, candidate_tables, read_queries
+from ranker.answers import answer_table, best_of, candidate_tables, read_queries
 from ranker.arguments import (
     Horizon,
     OnUnknown,
@@ -24,13 +23,16 @@ from ranker.arguments import (
     list_names,
     listed,
 )
-from ranker.calibration import Calibration, predicted
+from ranker.calibration import Calibration
 from ranker.config import EngineConfig
-from ranker.exploration import explored
-from ranker.feedback import EventLog, checked_events
+from ranker.feedback import EventLog
 from ranker.feedback.impressions import impressions
+from ranker.intake import Intake
+from ranker.learning.versions import roll_back
+from ranker.observations import Observations
 from ranker.reranker import Reranker
-from ranker.users import LoggedActs, UserHistories
+from ranker.status import status_of
+from ranker.users import UserHistories
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever
@@ -62,6 +64,7 @@ class Engine:
         training: What the cross-encoder's fine-tuning reached; None where there was none.
         calibration: Makes probabilities of scores; None where nothing was held out to learn it from.
         version: What logged lists are told to come from.
+        folder: Where the engine is saved; None where it is not.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Engine:
         training: TrainingReport | None,
         calibration: Calibration | None,
         version: str = UNSAVED,
+        folder: Path | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.encoder = encoder
@@ -88,8 +92,19 @@ class Engine:
         self.training = training
         self.calibration = calibration
         self.version = version
-        self.users = UserHistories(interactions)
-        self.use_log(log)
+        self.folder = folder
+        self.observations = Observations()
+        self.intake = Intake(interactions, log, catalogue, config.feedback, self.observations)
+
+    @property
+    def users(self) -> UserHistories:
+        """What everybody did, up to now."""
+        return self.intake.users
+
+    @property
+    def log(self) -> EventLog:
+        """Where feedback is kept."""
+        return self.intake.log
 
     def recommend(
         self,
@@ -141,12 +156,13 @@ class Engine:
         allowed = self.catalogue.allowed(allow, deny, where)
         requests = Requests(histories, allowed, exclude_seen, self._read(query, len(ids)))
         blocks = requests.blocks()
-        answers = [self._answer(block, k, horizon, None if names is None else names[rows]) for rows, block in blocks]
+        answers = [best_of(self, block, k, horizon, None if names is None else names[rows]) for rows, block in blocks]
         items, scores, *more = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         told = dict(zip(("probability", "propensity"), more, strict=True))
         table = answer_table(ids, self.catalogue.ids, items, scores, told)
         if names is not None:
-            self._record(impressions(table, dict(zip(ids, names, strict=True)), self.version))
+            self.intake.record(impressions(table, dict(zip(ids, names, strict=True)), self.version))
+            self.observations.lists.inc(len(names))
         return table.drop(columns="propensity")
 
     def rank(
@@ -199,10 +215,7 @@ class Engine:
         Raises:
             InputError: A user is unknown (when their block is reached), or ``k`` is out of range.
         """
-        k = min(self.config.fusion.depth, len(self.catalogue)) if k is None else k
-        check_k(k, len(self.catalogue), len(self.catalogue))
-        ids = self.users.ids if user_ids is None else listed(user_ids)
-        return candidate_tables(self.retriever, self.users, ids, self.catalogue.ids, k)
+        return candidate_tables(self.retriever, self.users, self.catalogue.ids, user_ids, k)
 
     def feedback(self, events: pd.DataFrame) -> int:
         """Take in what users just did; the very next ``recommend`` knows it.
@@ -217,8 +230,7 @@ class Engine:
             InputError: An event cannot be used; none of the batch is recorded then.
             ArtifactError: The log could not be written; none of the batch is recorded then.
         """
-        checked = checked_events(events, self.catalogue, self.users.base.users)
-        return len(self._record(checked))
+        return self.intake.take(events)
 
     def save(self, folder: Path | str) -> Path:
         """Write the engine as a new version of ``folder`` and keep feedback there from now on.
@@ -233,6 +245,19 @@ class Engine:
 
         return save_engine(self, Path(folder))
 
+    def rollback(self, version: str) -> None:
+        """Let a kept version of learned weights serve, see ``status``; a learner goes on from there.
+
+        Raises:
+            InputError: The engine has none: it was never saved, or its re-ranker does not learn.
+            ArtifactError: The version is not there, or is damaged. What served goes on then.
+        """
+        roll_back(self, version)
+
+    def status(self) -> dict[str, Any]:
+        """What serves, what is in the log and in memory, and what was counted and timed since this object was made."""
+        return status_of(self)
+
     def forget(self, user_ids: Ids) -> int:
         """Delete what is known of these users, the log's events and those of the fit.
 
@@ -246,22 +271,7 @@ class Engine:
             InputError: A user's id is of another kind than the known ones, or given twice.
             ArtifactError: The log could not be written.
         """
-        self.users.base.users.positions(ids := listed(user_ids), "forget: user_ids")
-        deleted = self.log.forget(ids)
-        self.use_log(self.log)
-        return deleted
-
-    def use_log(self, log: EventLog) -> None:
-        """Know what this log holds, in place of the log so far, and keep feedback there from now on."""
-        logged = LoggedActs(log, self.config.feedback, self.catalogue.ids)
-        self.users = UserHistories(self.users.base, logged, log.forgotten())
-        self.log = log
-
-    def _record(self, events: pd.DataFrame) -> pd.DataFrame:
-        new = (log := self.log).append(events)
-        if self.log is not log:  # a save has moved it meanwhile
-            self.log.append(events)
-        return new
+        return self.intake.forget(listed(user_ids))
 
     def _asked(
         self, user_ids: Ids | None, history: pd.DataFrame | None, on_unknown: OnUnknown
@@ -279,22 +289,3 @@ class Engine:
 
     def _read(self, query: str | Sequence[str] | None, n_users: int) -> Queries | None:
         return None if query is None else read_queries(query, n_users, self.reranker, self.encoder)
-
-    def _answer(
-        self, requests: Requests, k: int, horizon: Horizon, names: Sequence[str] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
-        """The best ``k``, their scores, their probabilities, and their propensities or NaN, each (U, k)."""
-        if horizon == "lasting" and self.lasting is not None:
-            found, calibration = self.lasting.retrieve(requests, k), None
-        else:
-            depth = self.config.rerank.chosen.depth
-            found = self.reranker.rerank(requests, self.retriever.retrieve(requests, max(k, depth)))
-            # with more candidates than were measured standardised together, scores have another scale
-            calibration = self.calibration if k <= max(depth, self.config.fusion.depth) else None
-        probabilities = predicted(calibration, requests, found)
-        propensities = np.full_like(probabilities, np.nan)
-        if names is not None and self.config.exploration.temperature:
-            drawn = explored(found, self.config.exploration.temperature, names)
-            found, propensities = drawn.candidates, drawn.propensities
-            probabilities = np.take_along_axis(probabilities, drawn.places, axis=1)
-        return found.items[:, :k], found.scores[:, :k], probabilities[:, :k], propensities[:, :k]

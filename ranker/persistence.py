@@ -27,6 +27,7 @@ from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import EventLog, FeedbackLog
 from ranker.lasting import lasting_views
+from ranker.learning.versions import FOLDER, serve_learned, versions_of
 from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
 from ranker.sources import SOURCES
@@ -81,7 +82,7 @@ def save_engine(engine: Engine, root: Path) -> Path:
         engine.encoder = OnnxTextEncoder.load(version / "encoder")
     if isinstance(engine.reranker, CrossEncoderReranker) and engine.reranker.from_files:
         engine.reranker = _load_reranker(version / "reranker", engine.encoder, engine.catalogue, engine.config)
-    engine.version = version.name
+    engine.version, engine.folder = version.name, root
     if elsewhere:
         _move_feedback(engine, FeedbackLog(root / LOG))
     return version
@@ -113,7 +114,7 @@ def _move_feedback(engine: Engine, log: FeedbackLog) -> None:
     before = engine.log
     end = before.last_offset()
     log.append(before.read())
-    engine.use_log(log)
+    engine.intake.use_log(log)
     log.append(before.read(end))
 
 
@@ -139,7 +140,7 @@ def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
     training, calibration = folder / "training.json", folder / "calibration.json"
     encoder = _load_encoder(folder / "encoder", config)
     retriever = _load_retriever(folder, config, len(catalogue))
-    return Engine(
+    engine = Engine(
         catalogue=catalogue,
         interactions=load_interactions(folder / "users", len(catalogue)),
         encoder=encoder,
@@ -151,7 +152,16 @@ def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
         training=load_settings(TrainingReport, training) if training.exists() else None,
         calibration=load_settings(Calibration, calibration) if calibration.exists() else None,
         version=folder.name,
+        folder=root,
     )
+    learned = versions_of(engine, root).current()
+    if learned is not None:
+        name, _, weights = learned
+        try:
+            serve_learned(engine, weights, name)
+        except InputError as error:
+            raise ArtifactError(f"{root / FOLDER / name}: {error}") from error
+    return engine
 
 
 def _new(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from ranker.cli.export import export
 from ranker.cli.feedback import feedback
 from ranker.cli.fit import data, fit
 from ranker.cli.info import info
+from ranker.cli.learn import learn, rollback, status
 from ranker.cli.log import compact, forget, log
 from ranker.cli.output import Output, notes
 from ranker.cli.serve import candidates, rank, recommend, similar
@@ -92,7 +93,8 @@ def options(
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make an engine": (data, tune, fit, export),
     "Ask it": (recommend, rank, similar, candidates),
-    "Teach it": (feedback, log, compact, forget),
+    "Teach it": (feedback, learn, rollback, status),
+    "Keep its log": (log, compact, forget),
     "Judge it": (evaluate, backtest, compare, info),
 }
 for panel, commands in COMMANDS.items():

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from encoders.errors import ExtraError, InputError
-from ranker.artifact import libraries
 from ranker.evaluation.evaluate import CANDIDATES, METRIC, Evaluation
 from ranker.evaluation.slices import Groups
+from ranker.installed import libraries
 
 if TYPE_CHECKING:
     from ranker.evaluation.sections import Section

@@ -6,7 +6,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from ranker.learning.comparison import Trial, Watch
 from ranker.learning.config import LearningConfig
 from ranker.learning.lessons import LessonMaker, Lessons
 from ranker.learning.memory import Kept, Memory, batch, kept
+from ranker.learning.versions import learned_versions, serve_learned, versions_of
 from ranker.lists import list_ndcg
 from ranker.split.reranker import SplitReranker
+from ranker.split.serving import OnnxJoint
 from ranker.split.training import LIST_LOSSES, joint_groups
 from retrieval.candidates import NO_ITEM
 from retrieval.ids import Ids
@@ -80,8 +82,6 @@ class Learner:
         self.counts: Counter[str] = Counter()
         self.watch = Watch(config)
         self.trial = Trial(config)
-        self._reranker = engine.reranker
-        self._frozen = self._reranker.joint.prepare(self._reranker.joint.weights)
         self._rng = np.random.default_rng(seed)
         self._maker = LessonMaker(engine, config)
         self._memory = Memory(config.memory_lists, self._rng)
@@ -100,27 +100,41 @@ class Learner:
         events = self.engine.log.newer(self.offset, self.config.batch_lists if most is None else most)
         if not events:
             return Step(0, 0, 0, "nothing")
+        if self._joint.weights is not self._serving:  # a save, or a return to another version
+            self._begin()
         lessons = self._admitted(self._maker.make(events))
         self.offset = events[-1].offset
         self.counts["events"] += len(events)
         self.counts.update(lessons.passed_over)
         measured = self._measure(lessons)
         outcome = self._decide()
-        new = kept(lessons, self._reranker.joint.shape.max_events)
+        new = kept(lessons, self._joint.shape.max_events)
         if new:
             self._train([*new, *self._memory.sample(round(self.config.replayed * len(new)))])
             self._memory.add(new)
         self.counts["lists"] += len(new)
+        self._observe(outcome)
         return Step(len(events), len(new), measured, outcome)
 
     def forget(self, user_ids: Ids) -> None:
         """Let go of what is remembered of these users."""
         self._memory.forget(list(user_ids))
 
+    @property
+    def _split(self) -> SplitReranker:
+        return cast("SplitReranker", self.engine.reranker)  # a save puts another in its place
+
+    @property
+    def _joint(self) -> OnnxJoint:
+        return self._split.joint
+
     def _begin(self) -> None:
         """Learn from the weights that serve."""
+        joint = self._joint
         self.trial = Trial(self.config)
-        self._model = self._reranker.joint.model()
+        self._serving = joint.weights
+        self._frozen = joint.prepare(joint.saved)
+        self._model = joint.model()
         training = self.engine.config.rerank.split.training
         groups = joint_groups(self._model, training)
         for group, factor in zip(groups, (1.0, self.config.head_rate), strict=True):
@@ -147,10 +161,10 @@ class Learner:
         drawn = self._rng.random(len(lessons)) < self.config.measured
         some = lessons.take(np.flatnonzero(drawn & ~lessons.refused))
         if len(some):
-            inputs = self._reranker.inputs.read(some.requests, some.candidates, some.features)
+            inputs = self._split.inputs.read(some.requests, some.candidates, some.features)
             with torch.inference_mode():
                 learned = self._model(**inputs.tensors()).numpy()
-            serving = self._reranker.joint.score(inputs)
+            serving = self._joint.score(inputs)
             frozen = self._frozen.score(inputs)
             ndcg = [_ndcg(some, logits) for logits in (serving, learned, frozen)]
             self.trial.add(ndcg[0], ndcg[1])
@@ -164,14 +178,15 @@ class Learner:
                 "What serves is at %.4f NDCG@10 on the newest lists, the saved engine's weights at %.4f: they serve "
                 "again.", self.watch.serving, self.watch.frozen,
             )  # fmt: skip
-            self._reranker.joint.serve(self._frozen)
+            self._serve(self._joint.saved, "rolled back")
             self.watch = Watch(self.config)
             self._begin()
             return "rolled back"
         verdict = self.trial.verdict()
         if verdict == "promote":
             self.counts["promotions"] += 1
-            self._reranker.joint.replace(self._model.state_dict())
+            self._serve(self._model.state_dict(), "promoted")
+            self._serving = self._joint.weights
             self.trial = Trial(self.config)
             return "promoted"
         if verdict == "drop":
@@ -180,10 +195,25 @@ class Learner:
             return "dropped"
         return "learned"
 
+    def _observe(self, outcome: Outcome) -> None:
+        seen = self.engine.observations
+        seen.learned.labels(outcome).inc()
+        seen.offset.set(self.offset)
+        for name in ("serving", "frozen"):
+            seen.ndcg.labels(name).set(getattr(self.watch, name))
+
+    def _serve(self, weights: Weights, why: str) -> None:
+        """Let weights serve, once they are kept on disk where the engine is."""
+        engine, trial = self.engine, self.trial
+        name = f"learned at {self.offset}"
+        if engine.folder is not None:
+            name = versions_of(engine, engine.folder).write(weights, self.offset, trial.lists, trial.gain, why)
+        serve_learned(engine, weights, name)
+
     def _train(self, lists: Sequence[Kept]) -> None:
         """One gradient step, unless something in it is no finite number."""
         given = batch(lists, len(self.engine.catalogue))
-        inputs = self._reranker.inputs.read(given.requests, given.candidates, given.features)
+        inputs = self._split.inputs.read(given.requests, given.candidates, given.features)
         logits = self._model(**inputs.tensors())
         losses = self._loss(logits, torch.from_numpy(given.labels), torch.from_numpy(given.refused))
         weights = torch.from_numpy(given.weights)
@@ -212,3 +242,9 @@ class Learner:
 def _ndcg(lessons: Lessons, logits: NDArray[np.float32]) -> NDArray[np.float64]:
     items = lessons.candidates.items
     return list_ndcg(np.where(items == NO_ITEM, -np.inf, logits), items == lessons.chosen[:, None])
+
+
+def resumed(engine: Engine) -> int:
+    """The offset after which a learner of a saved engine goes on: of the newest event that its learned weights saw."""
+    kept = learned_versions(engine)
+    return max((facts.offset for facts in kept.values()), default=0)

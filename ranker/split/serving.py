@@ -54,7 +54,7 @@ class OnnxJoint:
     Args:
         shape: Of the joint layers.
         graph: The traced graph; its constants have the names of the model's weights.
-        weights: The weights to start with.
+        weights: The weights to start with; they stay known as ``saved``.
 
     Raises:
         InputError: A weight is not finite, or the weights are not those of this shape.
@@ -66,6 +66,7 @@ class OnnxJoint:
         self._expected = _described(empty_model(shape).state_dict())
         self._changing = threading.Lock()  # held by who changes what serves, not by requests
         self._open: Callable[[onnx.ModelProto], OnnxSession] = _opened
+        self.saved = weights
         self._serving = self._prepared(weights)
 
     @classmethod

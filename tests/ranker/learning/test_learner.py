@@ -86,9 +86,8 @@ def test_weights_that_fall_behind_give_way_to_the_saved_ones(split_engine):
     worse = {name: weight.clone() for name, weight in saved.items()}
     worse["wide.weight"] = -10 * worse["wide.weight"].abs() - 1  # whatever is proposed first comes last
     split_engine.reranker.joint.replace(worse)
-    rows = [
-        (f"{user} {rank}", user, item, "click") for user, item, rank in first[["user_id", "item_id", "rank"]].values
-    ]
+    shown = first[["user_id", "item_id", "rank"]].itertuples(index=False)
+    rows = [(f"{user} {rank}", user, item, "click") for user, item, rank in shown]
     split_engine.feedback(events(*rows))
     assert "rolled back" in run(learner)
     assert same(weights(split_engine), saved)

@@ -1,0 +1,181 @@
+"""Feedback as a stream of JSON lines: from standard input, or from files that grow in a folder."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pandas as pd
+
+from encoders.errors import ArtifactError, InputError
+from ranker.engine import Engine
+from retrieval.storage import replace_text
+
+AT_ONCE = 500  # lines that are recorded together
+STATE = "followed.json"  # of a saved engine: how far each file was read
+Refuse = Callable[[str, str], None]  # a line, and why
+
+
+@dataclass
+class Recorded:
+    """What became of the lines so far."""
+
+    new: int = 0
+    known: int = 0  # their event ids were in the log
+    refused: int = 0
+
+
+class Recorder:
+    """Records lines of feedback; one that is no event is refused by itself, and keeps no other out.
+
+    Args:
+        engine: Whose log they go into.
+        refuse: Is told each refused line, and why.
+    """
+
+    def __init__(self, engine: Engine, refuse: Refuse) -> None:
+        self.counts = Recorded()
+        self._engine = engine
+        self._refuse = refuse
+
+    def record(self, lines: list[str]) -> None:
+        """Record these lines, each a JSON object with an event; all are on disk, or refused, when it returns.
+
+        Raises:
+            ArtifactError: The log cannot be written. It may hold some of the lines; to record them again is harmless.
+        """
+        rows: list[tuple[str, dict[str, object]]] = []
+        for line in lines:
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise TypeError(f"a {type(row).__name__} is no object")
+                rows.append((line, row))
+            except (ValueError, TypeError, RecursionError) as error:
+                self._refused(line, f"this is no JSON object ({error})")
+        if not rows:
+            return
+        try:
+            self._tell([row for _, row in rows])
+        except InputError:
+            for line, row in rows:
+                try:
+                    self._tell([row])
+                except InputError as error:
+                    self._refused(line, str(error))
+
+    def _tell(self, rows: list[dict[str, object]]) -> None:
+        new = self._engine.feedback(pd.DataFrame(rows))
+        self.counts.new += new
+        self.counts.known += len(rows) - new
+
+    def _refused(self, line: str, why: str) -> None:
+        self.counts.refused += 1
+        self._refuse(line, why)
+
+
+def follow_stream(stream: IO[str], recorder: Recorder) -> None:
+    """Record the lines of a stream until it ends: those that wait together, and none is held back for others."""
+    lines: queue.Queue[str | None] = queue.Queue(maxsize=2 * AT_ONCE)
+
+    def read() -> None:
+        for line in stream:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, name="stream", daemon=True).start()
+    ended = False
+    while not ended:
+        waiting = [lines.get()]
+        while len(waiting) < AT_ONCE and not lines.empty():
+            waiting.append(lines.get())
+        ended = waiting[-1] is None
+        recorder.record([line for line in waiting if line is not None and line.strip()])
+
+
+class FollowedFolder:
+    """Files of JSON lines that appear and grow in a folder, read in the order of their names.
+
+    How far each file was read is kept in a file of its own, so that a restart goes on from there; event ids make up
+    for what a crash repeats. A last line without a newline is still being written, and waits.
+
+    Args:
+        folder: Files that end in ``.jsonl`` are read.
+        state: Where it is kept how far.
+
+    Raises:
+        InputError: The folder is none.
+        ArtifactError: The state is damaged.
+    """
+
+    def __init__(self, folder: Path, state: Path) -> None:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is no folder. Name one with files of JSON lines, or - for standard input.")
+        self.folder = folder
+        self._state = state
+        self._read: dict[str, int] = {}
+        if state.exists():
+            try:
+                self._read = {str(name): int(size) for name, size in json.loads(state.read_bytes()).items()}
+            except (ValueError, AttributeError, TypeError) as error:
+                raise ArtifactError(
+                    f"{state}: cannot be read ({error}). Remove it: all files are read again, and what the log has "
+                    "counts once."
+                ) from error
+
+    def record_new(self, recorder: Recorder) -> int:
+        """Record all whole lines that are new; how many bytes that were.
+
+        Raises:
+            ArtifactError: A file cannot be read, or the log or the state cannot be written.
+        """
+        total = 0
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for lines, size in self._new_lines(path):
+                recorder.record(lines)
+                self._read[path.name] = self._read.get(path.name, 0) + size
+                replace_text(self._state, json.dumps(self._read))
+                total += size
+        return total
+
+    def _new_lines(self, path: Path) -> Iterator[tuple[list[str], int]]:
+        """Whole lines beyond what was read, some at a time, and their size in bytes."""
+        try:
+            with path.open("rb") as file:
+                file.seek(self._read.get(path.name, 0))
+                lines, size = [], 0
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    lines.append(line.decode("utf-8", "replace"))
+                    size += len(line)
+                    if len(lines) == AT_ONCE:
+                        yield [text for text in lines if text.strip()], size
+                        lines, size = [], 0
+                if lines:
+                    yield [text for text in lines if text.strip()], size
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def follow_folder(folder: FollowedFolder, recorder: Recorder, poll_s: float, until: Callable[[], bool]) -> None:
+    """Record what appears in a folder until told to end.
+
+    Args:
+        folder: The folder.
+        recorder: Records the lines.
+        poll_s: Seconds between two looks where there was nothing new.
+        until: Asked after each look; ends it where true.
+    """
+    while True:
+        new = folder.record_new(recorder)
+        if until():
+            return
+        if not new:
+            time.sleep(poll_s)

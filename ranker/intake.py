@@ -1,0 +1,95 @@
+"""Where events enter: checked, logged, and known from then on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from encoders.errors import InputError
+from ranker.feedback import EventLog, FeedbackPolicy, checked_events
+from ranker.feedback.acts import Acts
+from ranker.feedback.events import IMPRESSION
+from ranker.observations import Observations
+from ranker.users import LoggedActs, UserHistories
+from retrieval.catalogue import Catalogue
+from retrieval.ids import Ids
+from retrieval.interactions import Interactions
+
+
+class Intake:
+    """A log of feedback, and what users did by it and by the log of the fit.
+
+    Args:
+        interactions: The log of the fit.
+        log: Where feedback is kept.
+        catalogue: The items.
+        policy: What each kind of event says.
+        observations: Counts what arrives.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        log: EventLog,
+        catalogue: Catalogue,
+        policy: FeedbackPolicy,
+        observations: Observations,
+    ) -> None:
+        self.users = UserHistories(interactions)
+        self._catalogue = catalogue
+        self._policy = policy
+        self._observations = observations
+        self.use_log(log)
+
+    def use_log(self, log: EventLog) -> None:
+        """Know what this log holds, in place of the log so far, and keep feedback there from now on."""
+        logged = LoggedActs(log, self._policy, self._catalogue.ids)
+        self.users = UserHistories(self.users.base, logged, log.forgotten())
+        self.log = log
+
+    def take(self, events: pd.DataFrame) -> int:
+        """Record feedback; see ``Engine.feedback``."""
+        counts = self._observations.events
+        with self._observations.timed("feedback"):
+            try:
+                checked = checked_events(events, self._catalogue, self.users.base.users)
+                who = checked.loc[checked["kind"] != IMPRESSION, "user_id"].unique().tolist()
+                before = self.users.acts(who)
+                new = self.record(checked)
+            except InputError:
+                counts.labels("refused").inc(len(events) if isinstance(events, pd.DataFrame) else 1)
+                raise
+        counts.labels("new").inc(len(new))
+        counts.labels("duplicate").inc(len(checked) - len(new))
+        self._count(new, before, self.users.acts(who))
+        return len(new)
+
+    def record(self, events: pd.DataFrame) -> pd.DataFrame:
+        """Append checked events to the log; those that were new."""
+        new = (log := self.log).append(events)
+        if self.log is not log:  # a save has moved it meanwhile
+            self.log.append(events)
+        return new
+
+    def forget(self, user_ids: Ids) -> int:
+        """Delete users; see ``Engine.forget``."""
+        self.users.base.users.positions(user_ids, "forget: user_ids")
+        deleted = self.log.forget(user_ids)
+        self.use_log(self.log)
+        return deleted
+
+    def _count(self, new: pd.DataFrame, before: list[Acts], after: list[Acts]) -> None:
+        outcomes = self._observations.acts
+        outcomes.labels("act").inc(max(0, sum(map(len, after)) - sum(map(len, before))))
+        for name in ("repeated", "overruled"):
+            grown = sum(getattr(acts, name) for acts in after) - sum(getattr(acts, name) for acts in before)
+            outcomes.labels(name).inc(max(0, grown))
+        late = 0
+        for earlier, later in zip(before, after, strict=True):
+            if len(earlier):
+                added = np.setdiff1d(later.times, earlier.times)
+                late += int((added < earlier.times[-1]).sum())
+        outcomes.labels("out of order").inc(late)
+        now = pd.Timestamp.now("UTC").tz_localize(None)
+        for lag in (now - new["datetime"]).dt.total_seconds():
+            self._observations.lag.observe(max(0.0, lag))

@@ -1,0 +1,148 @@
+"""Learned weights on disk: in the folder ``learned`` of a saved engine, each version whole (``ranker.artifact``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from encoders.errors import ArtifactError, InputError
+from ranker.artifact import CURRENT, kept_versions, open_version, serve_version, write_version
+from ranker.split.reranker import SplitReranker
+from retrieval.storage import load_settings, save_settings
+
+if TYPE_CHECKING:
+    from ranker.engine import Engine
+
+SAVED = "saved"  # names the saved engine's own weights
+FOLDER = "learned"
+WEIGHTS, FACTS = "joint.safetensors", "learned.json"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Learned:
+    """What is known of learned weights.
+
+    Attributes:
+        base: The saved engine's version that they belong to.
+        offset: Of the newest event that they have seen.
+        lists: Lists on which they were compared with what served before.
+        gain: What they gained there in NDCG@10.
+        why: "promoted", or "rolled back", which are the saved engine's own.
+    """
+
+    base: str
+    offset: int
+    lists: int
+    gain: float
+    why: str
+
+
+class LearnedVersions:
+    """The versions that were learned for one version of a saved engine.
+
+    Args:
+        root: The saved engine's folder.
+        base: Its version.
+        kept: How many stay.
+    """
+
+    def __init__(self, root: Path, base: str, kept: int) -> None:
+        self.folder = root / FOLDER
+        self.base = base
+        self._kept = kept
+
+    def write(self, weights: dict[str, torch.Tensor], offset: int, lists: int, gain: float, why: str) -> str:
+        """Keep weights as the version that serves; its name.
+
+        Raises:
+            ArtifactError: The disk refused; what served before does still.
+        """
+
+        def fill(folder: Path) -> None:
+            save_file(weights, folder / WEIGHTS)
+            save_settings(Learned(self.base, offset, lists, gain, why), folder / FACTS)
+
+        return write_version(self.folder, fill, self._kept).name
+
+    def current(self) -> tuple[str, Learned, dict[str, torch.Tensor]] | None:
+        """Name, facts and weights of the version that serves; None where none was learned for this base.
+
+        Raises:
+            ArtifactError: It is damaged.
+        """
+        if not (self.folder / CURRENT).exists():
+            return None
+        folder = open_version(self.folder)
+        facts = load_settings(Learned, folder / FACTS)
+        if facts.base != self.base:
+            return None
+        try:
+            return folder.name, facts, load_file(folder / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"{folder / WEIGHTS}: cannot be read ({error}). Remove {self.folder}.") from error
+
+    def all(self) -> dict[str, Learned]:
+        """Facts of every kept version of this base by its name, the oldest first."""
+        found = {name: load_settings(Learned, self.folder / name / FACTS) for name in kept_versions(self.folder)}
+        return {name: facts for name, facts in found.items() if facts.base == self.base}
+
+    def serve(self, name: str) -> dict[str, torch.Tensor]:
+        """Let a kept version serve; its weights.
+
+        Raises:
+            ArtifactError: It is not there, belongs to another base, or is damaged.
+        """
+        known = self.all()
+        if name not in known:
+            raise ArtifactError(
+                f"{self.folder}: no version {name!r} of {self.base} is kept, only {', '.join(known) or 'none'}."
+            )
+        before = (self.folder / CURRENT).read_text(encoding="utf-8").strip()
+        serve_version(self.folder, name)
+        try:
+            found = self.current()
+        except ArtifactError:
+            serve_version(self.folder, before)
+            raise
+        return found[2] if found is not None else {}
+
+
+def learned_versions(engine: Engine) -> dict[str, Learned]:
+    """Facts of the kept versions of learned weights that an engine can return to, the oldest first."""
+    return {} if engine.folder is None else versions_of(engine, engine.folder).all()
+
+
+def versions_of(engine: Engine, folder: Path) -> LearnedVersions:
+    """Where an engine that is saved in this folder keeps what it learns."""
+    return LearnedVersions(folder, base_of(engine), engine.config.learning.kept_versions)
+
+
+def base_of(engine: Engine) -> str:
+    """The saved version that an engine was loaded from, whatever it has learned since."""
+    return engine.version.split("+")[0]
+
+
+def serve_learned(engine: Engine, weights: dict[str, torch.Tensor], name: str) -> None:
+    """Let learned weights serve in an engine with a split cross-encoder, and its lists be told to come from them."""
+    if isinstance(engine.reranker, SplitReranker):
+        engine.reranker.joint.replace(weights)
+        engine.version = f"{base_of(engine)}+{name}"
+
+
+def roll_back(engine: Engine, version: str) -> None:
+    """See ``Engine.rollback``."""
+    if engine.folder is None or not isinstance(engine.reranker, SplitReranker):
+        raise InputError("rollback: this engine has no learned versions. Save it, and let a learner run.")
+    versions = versions_of(engine, engine.folder)
+    if version == SAVED:
+        weights = engine.reranker.joint.saved
+        version = versions.write(weights, engine.log.last_offset(), 0, 0.0, "rolled back")
+    else:
+        weights = versions.serve(version)
+    serve_learned(engine, weights, version)
