@@ -3,11 +3,13 @@
 import typer
 
 from bench import demo, dial, latency, pairs, quantization
+from bench.feedback import command as feedback
 from bench.quality import command as quality
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("demo")(demo.main)
 app.command("dial")(dial.main)
+app.command("feedback")(feedback.main)
 app.command("latency")(latency.main)
 app.command("pairs")(pairs.main)
 app.command("quality")(quality.main)

@@ -1,0 +1,83 @@
+"""``python -m bench feedback``."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+
+import ranker
+from bench.demo import TINY, console, show_progress
+from bench.feedback.replay import LIKED, K, replayed
+from bench.feedback.report import write
+from bench.quality import chosen
+from ranker.artifact import check_target
+from ranker.data import load_movielens
+from ranker.data.movielens import MovieLensName
+from ranker.evaluation import global_temporal, per_user_metrics
+from ranker.evaluation.evaluate import ENGINE, ranked_by_every_part
+from ranker.evaluation.questions import asked_before_each
+from ranker.learning.learner import Learner
+
+
+def main(
+    data: Annotated[MovieLensName, typer.Option(help="The data set.")] = "ml-1m",
+    trained: Annotated[float, typer.Option(min=0.1, max=0.99, help="Oldest share of the log that is fitted on.")] = 0.9,
+    ratings: Annotated[int | None, typer.Option(min=100, help="How many of the rest are replayed; else all.")] = None,
+    new_items: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the films of which the fit sees no rating: they arrive.")
+    ] = 0.0,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings of the engine, YAML, in place of those of the replay's benchmark.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where the data set is kept.")] = Path("data"),
+    out: Annotated[Path, typer.Option(help="Results and the engine go into a folder below.")] = Path("runs/feedback"),
+    tiny: Annotated[bool, typer.Option(help="A fraction of the work, to try the path.")] = False,
+) -> None:
+    """Replay ratings through the durable log: told nothing, told of each, and learning beside."""
+    show_progress()
+    paths = load_movielens(data, folder)
+    interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
+    settings: dict[str, Any] = {} if tiny else chosen.read(data, "prequential")["engine"]
+    if config is not None:
+        settings = ranker.EngineConfig.from_yaml(config).to_dict()
+    # ratings count as in the log of the fit: each is a sign of liking, as strong as it is high
+    settings = {**(TINY if tiny else settings), "feedback": {"rating_from": 0.5}}
+    split = global_temporal(interactions, test_fraction=1 - trained)
+    train, test = split.train, split.test[: 600 if tiny else ratings]
+    if new_items:
+        rated = np.sort(interactions["item_id"].unique())
+        new = np.random.default_rng(0).permutation(rated)[: round(new_items * len(rated))]
+        train = train[~train["item_id"].isin(new)]
+    test = test[test["item_id"].isin(items["item_id"])]
+    target = out / f"{data}-{trained:g}{f'-new-{new_items:g}' if new_items else ''}"
+    model = target / "model"
+    check_target(model)
+    shutil.rmtree(model, ignore_errors=True)
+    clock = time.perf_counter()
+    fitted = ranker.fit(train, items, ranker.EngineConfig.from_dict(settings))
+    fit_s = time.perf_counter() - clock
+    fitted.save(model)
+    asked = asked_before_each(fitted.users, fitted.catalogue, test, test["weight"] >= LIKED)
+    in_memory = per_user_metrics(ranked_by_every_part(fitted, asked, K)[ENGINE], asked.relevant, (K,))[f"ndcg@{K}"]
+    found_items = fitted.catalogue.ids.at(asked.log.items[asked.ends]).tolist()
+    expected = dict(zip(zip(asked.users, found_items, strict=True), in_memory, strict=True))
+    fitted.log.close()
+
+    live, learning = ranker.load(model), ranker.load(model)  # over one log: each knows what the other is told
+    learner = Learner(learning, learning.config.learning, learning.config.seed)
+    clock = time.perf_counter()
+    found = replayed(live, learning, learner, test)
+    about = {
+        "data": data, "fitted on": f"the oldest {trained:.0%}", "ratings replayed": len(test),
+        "films that arrive": f"{new_items:.0%}", "lists": len(found.users), "users": len(set(found.users)),
+        "fit s": round(fit_s), "replay s": round(time.perf_counter() - clock), "settings": settings,
+        "learning": live.config.to_dict()["learning"],
+    }  # fmt: skip
+    write(found, expected, learner, about, target)
+    console.print(f"Written to {target}.")

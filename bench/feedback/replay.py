@@ -1,0 +1,109 @@
+"""A replay of ratings through an engine's public interface: a list before each, then the rating into the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from ranker import Engine
+from ranker.learning.learner import Learner
+
+K = 10
+STATIC, LIVE, LEARNING = "told nothing", "told of each rating", "told, and learning"
+SYSTEMS = (STATIC, LIVE, LEARNING)
+LIKED = 4.0  # stars from which a rating is judged
+
+
+@dataclass
+class Replayed:
+    """What a replay measured; row ``l`` of each list belongs to one judged rating.
+
+    Attributes:
+        users: Whose it is.
+        items: What was to be found.
+        at: Its place among all replayed ratings.
+        ndcg: System → NDCG@10.
+        recommend_s: Seconds of each list of the live engine.
+        feedback_s: Seconds of each rating's way into the log.
+        pair_s: Seconds of a rating's way into the log and the next list of the same user.
+        step_s: Seconds of each learning step.
+        lists: Lists that were learned from in each.
+    """
+
+    users: list[object] = field(default_factory=list)
+    items: list[object] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+    ndcg: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SYSTEMS})
+    recommend_s: list[float] = field(default_factory=list)
+    feedback_s: list[float] = field(default_factory=list)
+    pair_s: list[float] = field(default_factory=list)
+    step_s: list[float] = field(default_factory=list)
+    lists: list[int] = field(default_factory=list)
+
+
+class Static:
+    """The lists of an engine that is told nothing; what a user rated meanwhile is left out still."""
+
+    def __init__(self, engine: Engine, test: pd.DataFrame) -> None:
+        most = int(test["user_id"].value_counts().max())
+        users = test["user_id"].unique().tolist()
+        found = engine.recommend(users, min(K + most, len(engine.catalogue)))
+        self._lists = {user: items.tolist() for user, items in found.groupby("user_id")["item_id"]}
+
+    def list_for(self, user: object, rated: set[object]) -> list[object]:
+        """The first items that were not rated meanwhile."""
+        fresh: Iterator[object] = (item for item in self._lists[user] if item not in rated)
+        return [item for item, _ in zip(fresh, range(K), strict=False)]
+
+
+def replayed(live: Engine, learning: Engine, learner: Learner, test: pd.DataFrame) -> Replayed:
+    """Rank before each rating of ``LIKED`` or more whose film is known and new to its user; then tell the rating.
+
+    Args:
+        live: It never learns.
+        learning: The same engine over the same log, which the learner teaches.
+        learner: Steps after each ``batch_lists`` ratings.
+        test: ``user_id, item_id, weight, datetime`` in the order of the replay.
+    """
+    static = Static(live, test)
+    rated = {user: set(live.catalogue.ids.at(live.users.histories([user]).items)) for user in test["user_id"].unique()}
+    before = {user: set(items) for user, items in rated.items()}
+    found = Replayed()
+    told_at: dict[object, float] = {}
+    batch = learner.config.batch_lists
+    rows = test[["user_id", "item_id", "weight", "datetime"]].itertuples(index=False)
+    for at, (user, item, weight, moment) in enumerate(tqdm(rows, total=len(test), desc="ratings", disable=None)):
+        if weight >= LIKED and item not in rated[user]:
+            clock = time.perf_counter()
+            shown = live.recommend([user], K)["item_id"].tolist()
+            seconds = time.perf_counter() - clock
+            found.recommend_s.append(seconds)
+            if user in told_at:
+                found.pair_s.append(seconds + told_at[user])
+            found.users.append(user)
+            found.items.append(item)
+            found.at.append(at)
+            taught = learning.recommend([user], K)["item_id"].tolist()
+            lists = (static.list_for(user, rated[user] - before[user]), shown, taught)
+            for name, listed in zip(SYSTEMS, lists, strict=True):
+                found.ndcg[name].append(1 / np.log2(2 + listed.index(item)) if item in listed else 0.0)
+        event = {
+            "event_id": [f"rating {at}"], "user_id": [user], "item_id": [item], "kind": ["rating"], "value": [weight],
+            "datetime": [moment], "source": ["replay"],
+        }  # fmt: skip
+        clock = time.perf_counter()
+        learning.feedback(pd.DataFrame(event))
+        told_at[user] = time.perf_counter() - clock
+        found.feedback_s.append(told_at[user])
+        rated[user].add(item)
+        if (at + 1) % batch == 0:
+            clock = time.perf_counter()
+            step = learner.step()
+            found.step_s.append(time.perf_counter() - clock)
+            found.lists.append(step.lists)
+    return found

@@ -1,0 +1,111 @@
+"""What a replay of feedback measured: means with intervals, curves over time, and how long each step took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.feedback.replay import LEARNING, LIVE, STATIC, SYSTEMS, Replayed
+from bench.tables import markdown, show, write_json
+from ranker.evaluation import bootstrap_mean, paired_bootstrap
+from ranker.learning.learner import Learner
+
+PARTS = 25  # of a curve over time
+
+
+def write(
+    found: Replayed,
+    expected: Mapping[tuple[object, object], float],
+    learner: Learner,
+    about: Mapping[str, Any],
+    folder: Path,
+) -> None:
+    """Show the tables, and write them as Markdown and JSON, with the curves as a plot.
+
+    Args:
+        found: What was measured.
+        expected: (user, item) → NDCG@10 of the same list in the replay in memory.
+        learner: Its counts.
+        about: What was replayed, on what.
+        folder: Where the files go.
+    """
+    users = pd.factorize(pd.Series(found.users))[0]
+    values = {name: np.array(found.ndcg[name]) for name in SYSTEMS}
+    means = pd.DataFrame(
+        [{"system": name, **_interval(bootstrap_mean(values[name], seed=0, users=users))} for name in SYSTEMS]
+    )
+    pairs = ((STATIC, LIVE), (LIVE, LEARNING))
+    differences = pd.DataFrame(
+        [
+            {"system": after, "against": before, "times": values[after].mean() / max(values[before].mean(), 1e-9),
+             **_difference(paired_bootstrap(values[before], values[after], seed=0, users=users))}
+            for before, after in pairs
+        ]
+    )  # fmt: skip
+    durable = np.array(
+        [expected[user, item] - one for user, item, one in zip(found.users, found.items, values[LIVE], strict=True)]
+    )
+    lists, seconds = sum(found.lists), sum(found.step_s)
+    figures = {
+        "largest difference of a list from the replay in memory": float(np.abs(durable).max()),
+        "difference of the mean": float(durable.mean()),
+        **{
+            f"{name} ms, {label}": 1000 * float(np.quantile(part, share))
+            for name, part in {
+                "list": found.recommend_s, "feedback": found.feedback_s, "feedback and the user's next list":
+                found.pair_s or found.recommend_s,
+            }.items()
+            for label, share in (("median", 0.5), ("p99", 0.99))
+        },
+        "lists learned from, a second of learning": lists / max(seconds, 1e-9),
+        **{f"learner: {name}": count for name, count in sorted(learner.counts.items())},
+    }  # fmt: skip
+    curves = _curves(found, values)
+    figures_table = pd.DataFrame({"figure": list(figures), "value": list(figures.values())})
+    sections = {"NDCG@10": means, "Differences, by user": differences, "Figures": figures_table, "Over time": curves}
+    for title, table in sections.items():
+        show(title, table)
+    folder.mkdir(parents=True, exist_ok=True)
+    told = ", ".join(f"{name} {value}" for name, value in about.items() if not isinstance(value, dict))
+    text = f"{told}.\n\nIntervals: 95 %, bootstrap over users.\n"
+    text += "".join(f"\n## {title}\n\n{markdown(table)}" for title, table in sections.items())
+    (folder / "feedback.md").write_text(text, encoding="utf-8")
+    content = {title: table.to_dict("records") for title, table in sections.items()}
+    write_json({**about, **content}, folder / "feedback.json")
+    _plot(curves, folder / "feedback.svg")
+
+
+def _interval(mean: Any) -> dict[str, float]:
+    return {"mean": mean.mean, "low": mean.low, "high": mean.high}
+
+
+def _difference(difference: Any) -> dict[str, float]:
+    return {"difference": difference.difference, "low": difference.low, "high": difference.high}
+
+
+def _curves(found: Replayed, values: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
+    at = np.array(found.at)
+    part = np.minimum(PARTS - 1, at * PARTS // max(1, int(at.max()) + 1))
+    table = pd.DataFrame({"ratings": at, **values}).groupby(part).mean().reset_index(drop=True)
+    return table.assign(ratings=table["ratings"].round().astype(int), lists=np.bincount(part, minlength=PARTS)[
+        np.unique(part)
+    ])  # fmt: skip
+
+
+def _plot(curves: pd.DataFrame, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name in SYSTEMS:
+        axes.plot(curves["ratings"], curves[name], label=name)
+    axes.set_xlabel("ratings replayed")
+    axes.set_ylabel("NDCG@10")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
