@@ -7,7 +7,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-EXTRAS := minilm,bench,test,lint,report,tune
+EXTRAS := minilm,bench,test,lint,report,spark,tune
 
 export HF_HUB_OFFLINE := 1
 

@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,6 +19,7 @@ from retrieval.storage import replace_text
 
 AT_ONCE = 500  # lines that are recorded together
 STATE = "followed.json"  # of a saved engine: how far each file was read
+Row = dict[str, object]  # field → value
 Refuse = Callable[[str, str], None]  # a line, and why
 
 
@@ -50,7 +51,7 @@ class Recorder:
         Raises:
             ArtifactError: The log cannot be written. It may hold some of the lines; to record them again is harmless.
         """
-        rows: list[tuple[str, dict[str, object]]] = []
+        rows: list[tuple[str, Row]] = []
         for line in lines:
             try:
                 row = json.loads(line)
@@ -59,18 +60,22 @@ class Recorder:
                 rows.append((line, row))
             except (ValueError, TypeError, RecursionError) as error:
                 self._refused(line, f"this is no JSON object ({error})")
+        self.record_rows(rows)
+
+    def record_rows(self, rows: Sequence[tuple[str, Row]]) -> None:
+        """Record events, each with what is told of it where it is refused; see ``record``."""
         if not rows:
             return
         try:
             self._tell([row for _, row in rows])
         except InputError:
-            for line, row in rows:
+            for told, row in rows:
                 try:
                     self._tell([row])
                 except InputError as error:
-                    self._refused(line, str(error))
+                    self._refused(told, str(error))
 
-    def _tell(self, rows: list[dict[str, object]]) -> None:
+    def _tell(self, rows: list[Row]) -> None:
         new = self._engine.feedback(pd.DataFrame(rows))
         self.counts.new += new
         self.counts.known += len(rows) - new

@@ -95,9 +95,13 @@ class Learner:
         """Learn from the next events, at most so many (None: a batch's lists).
 
         Raises:
-            ArtifactError: The log cannot be read.
+            ArtifactError: The log cannot be read, or a version not be written.
         """
-        events = self.engine.log.newer(self.offset, self.config.batch_lists if most is None else most)
+        with self.engine.observations.timed("step"):
+            return self._step(self.config.batch_lists if most is None else most)
+
+    def _step(self, most: int) -> Step:
+        events = self.engine.log.newer(self.offset, most)
         if not events:
             return Step(0, 0, 0, "nothing")
         if self._joint.weights is not self._serving:  # a save, or a return to another version
