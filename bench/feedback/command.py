@@ -13,8 +13,9 @@ import typer
 
 import ranker
 from bench.demo import TINY, console, show_progress
-from bench.feedback.replay import LIKED, K, replayed
-from bench.feedback.report import write
+from bench.feedback.poison import Poison
+from bench.feedback.replay import LIKED, K, Replayed, replayed
+from bench.feedback.report import write, write_poisoned
 from bench.quality import chosen
 from ranker.artifact import check_target
 from ranker.data import load_movielens
@@ -32,6 +33,9 @@ def main(
     new_items: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the films of which the fit sees no rating: they arrive.")
     ] = 0.0,
+    poisoned: Annotated[
+        bool, typer.Option("--poisoned", help="Once more with a flood, flipped ratings and broken events.")
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="Settings of the engine, YAML, in place of those of the replay's benchmark.")
     ] = None,
@@ -69,15 +73,26 @@ def main(
     expected = dict(zip(zip(asked.users, found_items, strict=True), in_memory, strict=True))
     fitted.log.close()
 
-    live, learning = ranker.load(model), ranker.load(model)  # over one log: each knows what the other is told
-    learner = Learner(learning, learning.config.learning, learning.config.seed)
     clock = time.perf_counter()
-    found = replayed(live, learning, learner, test)
+    found, learner = walked(model, target / "served", test, poisoned=False)
     about = {
         "data": data, "fitted on": f"the oldest {trained:.0%}", "ratings replayed": len(test),
         "films that arrive": f"{new_items:.0%}", "lists": len(found.users), "users": len(set(found.users)),
         "fit s": round(fit_s), "replay s": round(time.perf_counter() - clock), "settings": settings,
-        "learning": live.config.to_dict()["learning"],
+        "learning": fitted.config.to_dict()["learning"],
     }  # fmt: skip
     write(found, expected, learner, about, target)
+    if poisoned:
+        write_poisoned(found, *walked(model, target / "poisoned", test, poisoned=True), target)
     console.print(f"Written to {target}.")
+
+
+def walked(model: Path, copy: Path, test: pd.DataFrame, *, poisoned: bool) -> tuple[Replayed, Learner]:
+    """Replay over a copy of a saved engine; it keeps the log and what was learned."""
+    check_target(copy)
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(model, copy)
+    live, learning = ranker.load(copy), ranker.load(copy)  # over one log: each knows what the other is told
+    learner = Learner(learning, learning.config.learning, learning.config.seed)
+    poison = Poison(live.users.base.users, live.catalogue.ids) if poisoned else None
+    return replayed(live, learning, learner, test, poison), learner

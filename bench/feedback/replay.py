@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from bench.feedback.poison import Event, Poison
+from bench.quality.systems import one_core
+from encoders.errors import InputError
 from ranker import Engine
 from ranker.learning.learner import Learner
 
@@ -33,6 +36,7 @@ class Replayed:
         pair_s: Seconds of a rating's way into the log and the next list of the same user.
         step_s: Seconds of each learning step.
         lists: Lists that were learned from in each.
+        refused: Events that the engine refused.
     """
 
     users: list[object] = field(default_factory=list)
@@ -44,6 +48,7 @@ class Replayed:
     pair_s: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
     lists: list[int] = field(default_factory=list)
+    refused: int = 0
 
 
 class Static:
@@ -61,7 +66,9 @@ class Static:
         return [item for item, _ in zip(fresh, range(K), strict=False)]
 
 
-def replayed(live: Engine, learning: Engine, learner: Learner, test: pd.DataFrame) -> Replayed:
+def replayed(
+    live: Engine, learning: Engine, learner: Learner, test: pd.DataFrame, poison: Poison | None = None
+) -> Replayed:
     """Rank before each rating of ``LIKED`` or more whose film is known and new to its user; then tell the rating.
 
     Args:
@@ -69,6 +76,7 @@ def replayed(live: Engine, learning: Engine, learner: Learner, test: pd.DataFram
         learning: The same engine over the same log, which the learner teaches.
         learner: Steps after each ``batch_lists`` ratings.
         test: ``user_id, item_id, weight, datetime`` in the order of the replay.
+        poison: Changes what arrives; what is judged stays as it is.
     """
     static = Static(live, test)
     rated = {user: set(live.catalogue.ids.at(live.users.histories([user]).items)) for user in test["user_id"].unique()}
@@ -92,18 +100,23 @@ def replayed(live: Engine, learning: Engine, learner: Learner, test: pd.DataFram
             lists = (static.list_for(user, rated[user] - before[user]), shown, taught)
             for name, listed in zip(SYSTEMS, lists, strict=True):
                 found.ndcg[name].append(1 / np.log2(2 + listed.index(item)) if item in listed else 0.0)
-        event = {
-            "event_id": [f"rating {at}"], "user_id": [user], "item_id": [item], "kind": ["rating"], "value": [weight],
-            "datetime": [moment], "source": ["replay"],
+        event: Event = {
+            "event_id": f"rating {at}", "user_id": user, "item_id": item, "kind": "rating", "value": weight,
+            "datetime": moment, "source": "replay",
         }  # fmt: skip
         clock = time.perf_counter()
-        learning.feedback(pd.DataFrame(event))
+        for arriving in [event] if poison is None else poison.events(event):
+            try:
+                learning.feedback(pd.DataFrame([arriving]))
+            except InputError:
+                found.refused += 1
         told_at[user] = time.perf_counter() - clock
         found.feedback_s.append(told_at[user])
         rated[user].add(item)
         if (at + 1) % batch == 0:
             clock = time.perf_counter()
-            step = learner.step()
+            with one_core():
+                step = learner.step(most=batch * (1 if poison is None else 2))
             found.step_s.append(time.perf_counter() - clock)
             found.lists.append(step.lists)
     return found

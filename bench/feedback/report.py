@@ -79,6 +79,27 @@ def write(
     _plot(curves, folder / "feedback.svg")
 
 
+def write_poisoned(clean: Replayed, found: Replayed, learner: Learner, folder: Path) -> None:
+    """The same lists with and without poison in the stream, shown and written beside the rest."""
+    users = pd.factorize(pd.Series(clean.users))[0]
+    rows = []
+    for name in (LIVE, LEARNING):
+        before, after = np.array(clean.ndcg[name]), np.array(found.ndcg[name])
+        difference = paired_bootstrap(before, after, seed=0, users=users)
+        rows.append(
+            {"system": name, "without": before.mean(), "poisoned": after.mean(), "relative": difference.relative,
+             **_difference(difference)}
+        )  # fmt: skip
+    table = pd.DataFrame(rows)
+    counts = {"refused events": found.refused, **learner.counts}
+    figures = pd.DataFrame({"figure": list(counts), "value": list(counts.values())})
+    show("NDCG@10 with poison in the stream", table)
+    show("The learner and the log, poisoned", figures)
+    text = f"## With poison in the stream\n\n{markdown(table)}\n{markdown(figures)}"
+    (folder / "poisoned.md").write_text(text, encoding="utf-8")
+    write_json({"systems": rows, "counts": counts}, folder / "poisoned.json")
+
+
 def _interval(mean: Any) -> dict[str, float]:
     return {"mean": mean.mean, "low": mean.low, "high": mean.high}
 
