@@ -85,7 +85,10 @@ def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> 
     _refuse(table["datetime"].isna(), table, "datetime is no time between 1678 and 2261")
     ahead = table["datetime"] > pd.Timestamp.now("UTC").tz_localize(None) + AHEAD
     _refuse(ahead, table, "datetime is more than a day ahead of this machine's clock")
-    _check_impressions(table)
+    if (table["kind"] == IMPRESSION).any() or any(name in events.columns for name in OF_IMPRESSIONS):
+        _check_impressions(table)
+    if table["event_id"].is_unique:
+        return table
 
     repeated = table[~table.duplicated() & table["event_id"].duplicated()]
     if len(repeated):
