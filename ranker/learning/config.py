@@ -25,6 +25,8 @@ class LearningConfig:
         largest_gradient: Gradients are scaled down to this norm.
         refusal: Weight of a list whose item was refused, where a click has 1.
         user_share: Share of the newest lists that may be of one user, beyond which theirs teach nothing.
+        quarantine: Standard deviations above the usual loss of new lists from which a step is not taken: a burst of odd
+            events is passed over, while a lasting change is soon usual.
         measured: Share of the lists on which weights are compared; every one of these is ranked to its full depth.
         least_lists: Measured lists between two looks at whether the learned weights shall serve.
         most_lists: Measured lists after which weights that still did not gain are dropped.
@@ -44,6 +46,7 @@ class LearningConfig:
     largest_gradient: Annotated[float, Field(gt=0)] = 1.0
     refusal: Annotated[float, Field(ge=0)] = 0.5
     user_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    quarantine: Annotated[float, Field(gt=0)] = 6.0
     measured: Annotated[float, Field(gt=0, le=1)] = 0.25
     least_lists: Annotated[int, Field(ge=2)] = 200
     most_lists: Annotated[int, Field(ge=2)] = 2_000

@@ -29,6 +29,7 @@ from retrieval.ids import Ids
 logger = logging.getLogger(__name__)
 
 RECENT = 1000  # lists of which one user's are a bounded share
+USUAL, LEAST_USUAL = 200, 20  # newest steps whose losses say what is usual, and how many it takes to say it
 
 Weights = dict[str, torch.Tensor]
 Outcome = Literal["learned", "promoted", "dropped", "rolled back", "nothing"]
@@ -57,8 +58,8 @@ class Learner:
     Each step takes the next events in the order of their arrival. First the lists that they answer judge three sets of
     weights: those that serve, those that are being learned, and those of the saved engine. Then the learned ones take a
     gradient step on them and on older lists. They serve once they have gained (``Trial``); where what serves falls
-    behind the saved engine (``Watch``), its weights serve again. A step whose loss or gradient is no finite number is
-    not taken. One thread at a time.
+    behind the saved engine (``Watch``), its weights serve again. A step whose loss or gradient is no finite number, or
+    whose new lists' loss is far above the usual, is not taken. One thread at a time.
 
     Args:
         engine: Its re-ranker is a split cross-encoder.
@@ -87,6 +88,7 @@ class Learner:
         self._memory = Memory(config.memory_lists, self._rng)
         self._recent: deque[int | str] = deque()
         self._lists_of: Counter[int | str] = Counter()
+        self._losses: deque[float] = deque(maxlen=USUAL)
         training = engine.config.rerank.split.training
         self._loss = LIST_LOSSES[training.loss]
         self._begin()
@@ -113,8 +115,7 @@ class Learner:
         measured = self._measure(lessons)
         outcome = self._decide()
         new = kept(lessons, self._joint.shape.max_events)
-        if new:
-            self._train([*new, *self._memory.sample(round(self.config.replayed * len(new)))])
+        if new and self._train(new, self._memory.sample(round(self.config.replayed * len(new)))):
             self._memory.add(new)
         self.counts["lists"] += len(new)
         self._observe(outcome)
@@ -214,14 +215,17 @@ class Learner:
             name = versions_of(engine, engine.folder).write(weights, self.offset, trial.lists, trial.gain, why)
         serve_learned(engine, weights, name)
 
-    def _train(self, lists: Sequence[Kept]) -> None:
-        """One gradient step, unless something in it is no finite number."""
-        given = batch(lists, len(self.engine.catalogue))
+    def _train(self, new: Sequence[Kept], old: Sequence[Kept]) -> bool:
+        """One gradient step, unless something in it is no finite number or far from usual; whether it was taken."""
+        given = batch([*new, *old], len(self.engine.catalogue))
         inputs = self._split.inputs.read(given.requests, given.candidates, given.features)
         logits = self._model(**inputs.tensors())
         losses = self._loss(logits, torch.from_numpy(given.labels), torch.from_numpy(given.refused))
         weights = torch.from_numpy(given.weights)
         loss = (losses * weights).sum() / weights.sum().clamp(min=1e-9)
+        if self._is_odd(float(losses[: len(new)].detach().mean())):
+            self.counts["steps in quarantine"] += 1
+            return False
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [weight for group in self._optimizer.param_groups for weight in group["params"]]
@@ -229,10 +233,19 @@ class Learner:
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             self.counts["steps not taken"] += 1
             logger.warning("A step's loss is %s and its gradient's norm %s: it is not taken.", loss.item(), norm.item())
-            return
+            return False
         self._optimizer.step()
         self._pull()
         self.counts["steps"] += 1
+        return True
+
+    def _is_odd(self, loss: float) -> bool:
+        """Whether the loss of new lists is far above that of others; odd ones count for what is usual, too."""
+        usual = np.array(self._losses)
+        self._losses.append(loss)
+        if len(usual) < LEAST_USUAL or not np.isfinite(loss):
+            return False
+        return bool(loss > usual.mean() + self.config.quarantine * max(float(usual.std()), 1e-6))
 
     @torch.no_grad()
     def _pull(self) -> None:

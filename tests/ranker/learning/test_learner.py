@@ -106,6 +106,29 @@ def test_a_step_that_is_no_finite_number_is_not_taken(split_engine):
     assert same(weights(split_engine), before)
 
 
+def test_a_burst_of_odd_events_is_passed_over_and_a_lasting_change_is_learned(split_engine):
+    settings = {**FAST, "learning_rate": 1e-9, "least_lists": 10**6, "batch_lists": 8, "quarantine": 3.0}
+    learner = Learner(split_engine, LearningConfig(**settings), after=0)
+    ranked = split_engine.recommend(range(1000, 1160), 8)  # of strangers: what is popular
+
+    def tell(place, users):
+        rows = ranked[ranked["user_id"].isin(users) & (ranked["rank"] == place)]
+        shown = rows[["user_id", "item_id"]].itertuples(index=False)
+        split_engine.feedback(events(*[(f"{place} {user}", user, item, "click") for user, item in shown]))
+        run(learner)
+
+    tell(1, range(1000, 1096))
+    tell(2, range(1000, 1096))
+    steps = learner.counts["steps"]
+    assert (steps, learner.counts["steps in quarantine"]) == (24, 0)
+    tell(8, range(1096, 1112))
+    assert learner.counts["steps in quarantine"] > 0
+    assert learner.counts["steps"] < steps + 2
+    tell(8, range(1112, 1160))
+    tell(8, range(1000, 1096))
+    assert learner.counts["steps"] > steps + 5
+
+
 def test_one_user_teaches_no_more_than_a_share(split_engine):
     config = LearningConfig(**{**FAST, "user_share": 0.01})
     learner = Learner(split_engine, config, after=0)
