@@ -164,7 +164,7 @@ class Learner:
     def _measure(self, lessons: Lessons) -> int:
         """Compare the weights on some of the lists that were taken, before they are learned from."""
         drawn = self._rng.random(len(lessons)) < self.config.measured
-        some = lessons.take(np.flatnonzero(drawn & ~lessons.refused))
+        some = lessons.take(np.flatnonzero(drawn & lessons.within & ~lessons.refused))
         if len(some):
             inputs = self._split.inputs.read(some.requests, some.candidates, some.features)
             with torch.inference_mode():

@@ -31,6 +31,7 @@ class Lessons:
         chosen: (L,) the item that the event is about.
         refused: (L,) whether the user did not want it.
         weights: (L,) how much the event says.
+        within: (L,) whether the chosen item is among what would be re-ranked by itself, and was not put there.
         places: (L, n) candidates to learn from: the chosen item's first, then what was shown and passed over, then
             others drawn at random.
         passed_over: Why other events teach nothing, and how many.
@@ -43,6 +44,7 @@ class Lessons:
     chosen: NDArray[np.int64]
     refused: NDArray[np.bool_]
     weights: NDArray[np.float32]
+    within: NDArray[np.bool_]
     places: NDArray[np.int64]
     passed_over: Counter[str]
 
@@ -53,7 +55,8 @@ class Lessons:
         """These lessons, in this order."""
         return Lessons(
             [self.users[row] for row in rows.tolist()], self.requests.take(rows), self.candidates.take(rows),
-            self.features[rows], self.chosen[rows], self.refused[rows], self.weights[rows], self.places[rows],
+            self.features[rows], self.chosen[rows], self.refused[rows], self.weights[rows], self.within[rows],
+            self.places[rows],
             self.passed_over,
         )  # fmt: skip
 
@@ -65,6 +68,7 @@ class _Answer:
     user: int | str
     item: int  # position
     time: int
+    kind: int
     weight: float  # 0 of a refusal
     shown: dict[int, int]  # item → position in the list, of what was passed over
     offset: int
@@ -75,7 +79,8 @@ class LessonMaker:
 
     An event teaches that its item was wanted where the policy gives it a weight and no newer verdict has taken it, and
     that the item was refused where it has none. Of several reports of an act one teaches. An item that the user had
-    before teaches nothing, since it would not be shown, and so does one that no source proposes.
+    before teaches nothing, since it would not be shown; nor does one that is not among what would be re-ranked, unless
+    the event names the list that showed it.
 
     Args:
         engine: It proposes candidates, and knows what users did.
@@ -96,8 +101,7 @@ class LessonMaker:
         passed_over: Counter[str] = Counter()
         answers = self._answers(events, passed_over)
         histories = self._engine.users.histories([answer.user for answer in answers])
-        times = np.array([answer.time for answer in answers], np.int64)
-        before = histories.until(np.arange(len(answers)), times)
+        before = _just_before(histories, answers)
         chosen = np.array([answer.item for answer in answers], np.int64)
         had = np.zeros(len(answers), np.bool_)
         had[before.rows[before.items == np.repeat(chosen, before.lengths)]] = True
@@ -130,7 +134,8 @@ class LessonMaker:
                 passed_over["overruled"] += 1
             else:
                 around = shown.get(event.list_id or "", {})
-                answers.append(_Answer(event.user_id, item, event.datetime, weight, around, event.offset))
+                code = KIND_CODES[event.kind]
+                answers.append(_Answer(event.user_id, item, event.datetime, code, weight, around, event.offset))
         return answers
 
     def _shown(self, list_ids: Sequence[str]) -> dict[str, dict[int, int]]:
@@ -163,9 +168,12 @@ class LessonMaker:
         everything = np.ones(len(self._engine.catalogue), np.bool_)
         requests = Requests(before.take(rows), everything)
         union = self._engine.retriever.union(requests, self._depth)
-        proposed = (union.items == chosen[rows, None]).any(axis=1)
+        within = (union.items[:, : self._depth] == chosen[rows, None]).any(axis=1)
+        told_of = np.array([bool(answers[row].shown) or answers[row].weight == 0 for row in rows.tolist()], np.bool_)
+        proposed = within | (told_of & (union.items == chosen[rows, None]).any(axis=1))
         passed_over["not proposed"] += int((~proposed).sum())
         kept = np.flatnonzero(proposed)
+        within = within[kept]
         rows, requests, union = rows[kept], requests.take(kept), union.take(kept)
         told = [answers[row] for row in rows.tolist()]
         is_chosen = union.items == chosen[rows, None]
@@ -190,6 +198,25 @@ class LessonMaker:
             chosen=chosen[rows],
             refused=np.array([answer.weight == 0 for answer in told], np.bool_),
             weights=weights,
+            within=within,
             places=np.argsort(order, axis=1, kind="stable")[:, : self._config.list_size],
             passed_over=passed_over,
         )
+
+
+def _just_before(histories: Histories, answers: Sequence[_Answer]) -> Histories:
+    """Each history up to the event that is its row's answer, which is told apart from others of the same time.
+
+    A refusal is about the list in which its item should not have been: the history ends before the first event on it. A
+    skip leaves no event: the history ends at its time then.
+    """
+    columns = [(answer.item, answer.time, answer.kind, answer.weight == 0) for answer in answers]
+    moments = np.array(columns, np.int64).reshape(-1, 4)
+    items, times, kinds, refused = np.repeat(moments, histories.lengths, axis=0).T
+    earlier = np.bincount(histories.rows[histories.times < times], minlength=len(histories))
+    ends = histories.indptr[:-1] + earlier
+    exact = (histories.times == times) & (histories.kinds == kinds)
+    at = np.flatnonzero((histories.items == items) & (exact | (refused == 1)))
+    rows, first = np.unique(histories.rows[at], return_index=True)
+    ends[rows] = at[first]
+    return histories.up_to(np.arange(len(histories)), ends)

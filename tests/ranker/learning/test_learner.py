@@ -109,7 +109,7 @@ def test_a_step_that_is_no_finite_number_is_not_taken(split_engine):
 def test_a_burst_of_odd_events_is_passed_over_and_a_lasting_change_is_learned(split_engine):
     settings = {**FAST, "learning_rate": 1e-9, "least_lists": 10**6, "batch_lists": 8, "quarantine": 3.0}
     learner = Learner(split_engine, LearningConfig(**settings), after=0)
-    ranked = split_engine.recommend(range(1000, 1160), 8)  # of strangers: what is popular
+    ranked = split_engine.recommend(range(1000, 1400), 8)  # of strangers: what is popular
 
     def tell(place, users):
         rows = ranked[ranked["user_id"].isin(users) & (ranked["rank"] == place)]
@@ -118,25 +118,24 @@ def test_a_burst_of_odd_events_is_passed_over_and_a_lasting_change_is_learned(sp
         run(learner)
 
     tell(1, range(1000, 1096))
-    tell(2, range(1000, 1096))
+    tell(2, range(1096, 1192))
     steps = learner.counts["steps"]
     assert (steps, learner.counts["steps in quarantine"]) == (24, 0)
-    tell(8, range(1096, 1112))
+    tell(8, range(1192, 1208))
     assert learner.counts["steps in quarantine"] > 0
     assert learner.counts["steps"] < steps + 2
-    tell(8, range(1112, 1160))
-    tell(8, range(1000, 1096))
+    tell(8, range(1208, 1400))
     assert learner.counts["steps"] > steps + 5
 
 
 def test_one_user_teaches_no_more_than_a_share(split_engine):
-    config = LearningConfig(**{**FAST, "user_share": 0.01})
+    config = LearningConfig(**{**FAST, "user_share": 0.005})
     learner = Learner(split_engine, config, after=0)
     times = pd.Timestamp("2024-06-01") + pd.to_timedelta(np.arange(40), unit="min")
     split_engine.feedback(events(*[(f"{n}", 7, f"i{n}", "click") for n in range(40)], datetime=times))
     run(learner)
-    assert learner.counts["lists"] == 10
-    assert learner.counts["beyond a user's share"] > 10
+    assert learner.counts["lists"] == 5
+    assert learner.counts["beyond a user's share"] > 0
 
 
 def test_the_anchor_holds_weights_near_the_saved_ones(split_engine):

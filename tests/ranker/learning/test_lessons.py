@@ -48,6 +48,16 @@ def test_an_event_teaches_in_the_list_that_would_have_been_served_just_before_it
     assert lengths[1] == lengths[0] + 1
 
 
+def test_events_of_the_same_time_know_those_that_came_before(split_engine):
+    listed = fresh(split_engine)[:4]
+    kinds = ["click", "click", "cart", "skip"]
+    rows = zip("abcd", [100] * 4, listed, kinds, strict=True)
+    split_engine.feedback(events(*rows))
+    made = lessons(split_engine)
+    lengths = made.requests.histories.lengths
+    assert (lengths - lengths[0]).tolist() == [0, 1, 2, 0]  # a skip leaves no event that tells its place
+
+
 def test_what_was_shown_and_passed_over_teaches_beside_what_was_taken(split_engine):
     engine = split_engine
     shown = engine.recommend([100], 12, list_ids="list")["item_id"].tolist()
@@ -85,6 +95,18 @@ def test_what_does_not_stand_teaches_nothing(split_engine, rows, why):
     made = lessons(split_engine)
     assert len(made) == 1
     assert {name: count for name, count in made.passed_over.items() if count} == why
+
+
+def test_a_change_of_mind_is_about_the_list_in_which_the_item_was_first_taken(split_engine):
+    first, other = fresh(split_engine)[:2]
+    split_engine.feedback(events(("a", 100, first, "click"), ("b", 100, other, "click")))
+    split_engine.feedback(events(("c", 100, first, "hide"), datetime=LAST.replace(year=2025)))
+    made = lessons(split_engine)
+    assert split_engine.catalogue.ids.at(made.chosen).tolist() == [other, first]
+    assert made.refused.tolist() == [False, True]
+    lengths = made.requests.histories.lengths
+    assert lengths[1] == lengths[0] - 1  # before the click that the refusal overruled
+    assert made.passed_over["overruled"] == 1
 
 
 def test_what_was_had_or_is_never_proposed_teaches_nothing(split_engine):
