@@ -64,9 +64,9 @@ def write(
         "lists learned from, a second of learning": lists / max(seconds, 1e-9),
         **{f"learner: {name}": count for name, count in sorted(learner.counts.items())},
     }  # fmt: skip
-    curves = _curves(found, values)
+    over_time = curves(found, values)
     figures_table = pd.DataFrame({"figure": list(figures), "value": list(figures.values())})
-    sections = {"NDCG@10": means, "Differences, by user": differences, "Figures": figures_table, "Over time": curves}
+    sections = {"NDCG@10": means, "Differences, by user": differences, "Figures": figures_table, "Over time": over_time}
     for title, table in sections.items():
         show(title, table)
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def write(
     (folder / "feedback.md").write_text(text, encoding="utf-8")
     content = {title: table.to_dict("records") for title, table in sections.items()}
     write_json({**about, **content}, folder / "feedback.json")
-    _plot(curves, folder / "feedback.svg")
+    _plot(over_time, folder / "feedback.svg")
 
 
 def write_poisoned(clean: Replayed, found: Replayed, learner: Learner, folder: Path) -> None:
@@ -108,7 +108,8 @@ def _difference(difference: Any) -> dict[str, float]:
     return {"difference": difference.difference, "low": difference.low, "high": difference.high}
 
 
-def _curves(found: Replayed, values: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
+def curves(found: Replayed, values: Mapping[str, np.ndarray[Any, Any]]) -> pd.DataFrame:
+    """Means of NDCG@10 by system over equal parts of a replay, and how many lists each part has."""
     at = np.array(found.at)
     part = np.minimum(PARTS - 1, at * PARTS // max(1, int(at.max()) + 1))
     table = pd.DataFrame({"ratings": at, **values}).groupby(part).mean().reset_index(drop=True)
