@@ -200,9 +200,11 @@ class FeedbackLog:
         return int(count)
 
     def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
-        self._writer.close()
+        """Close the file, once whoever reads or writes it now is done."""
+        with self._reading:  # SQLite does not survive a connection that is closed under a running query
+            self._reader.close()
+        with self._writing:
+            self._writer.close()
 
     def _committed(self, batches: list[list[Row]]) -> list[list[bool] | Exception]:
         """Record several callers' rows in one commit: which rows were new, or why none of a caller's was recorded."""

@@ -232,6 +232,30 @@ def test_a_read_only_folder_without_a_log_holds_no_event(read_only, tmp_path):
         assert FeedbackLog(folder / "log.sqlite").read().empty
 
 
+def test_a_log_that_is_closed_under_its_readers_ends_in_an_error_for_them(tmp_path):
+    for round_number in range(20):
+        log = FeedbackLog(tmp_path / f"{round_number}.sqlite")
+        log.append(numbered(1, 50))
+        ended = []
+
+        def read(log=log, ended=ended):
+            try:
+                while True:
+                    log.of_users({1: 0, 2: 0})
+            except ArtifactError as error:
+                ended.append(str(error))
+
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        time.sleep(0.005)
+        log.close()
+        for reader in readers:
+            reader.join()
+        assert len(ended) == 3
+        assert "closed database" in ended[0]
+
+
 def test_callers_who_come_together_share_a_commit_and_each_has_an_outcome_of_its_own(tmp_path):
     log = FeedbackLog(tmp_path / "log.sqlite")
     log.append(numbered("held", 1))
