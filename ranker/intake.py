@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pandas as pd
 
@@ -39,6 +41,9 @@ class Intake:
         self._catalogue = catalogue
         self._policy = policy
         self._observations = observations
+        self._changed = threading.Condition()  # guards the next two
+        self._recording = 0  # calls that are at it
+        self._moving = False  # whether they have to wait
         self.use_log(log)
 
     def use_log(self, log: EventLog) -> None:
@@ -66,10 +71,35 @@ class Intake:
 
     def record(self, events: pd.DataFrame) -> pd.DataFrame:
         """Append checked events to the log; those that were new."""
-        new = (log := self.log).append(events)
-        if self.log is not log:  # a save has moved it meanwhile
-            self.log.append(events)
-        return new
+        with self._changed:
+            self._changed.wait_for(lambda: not self._moving)
+            self._recording += 1
+        try:
+            return self.log.append(events)
+        finally:
+            with self._changed:
+                self._recording -= 1
+                self._changed.notify_all()
+
+    def move_to(self, log: EventLog) -> None:
+        """Go on with another log that also holds what this one does, in its order.
+
+        Raises:
+            InputError: The logs hold an event of the same id with different content. Nothing changes then.
+            ArtifactError: The log cannot be written. Nothing changes then.
+        """
+        copied = self.log.last_offset()
+        log.append(self.log.read())
+        with self._changed:
+            self._moving = True
+            self._changed.wait_for(lambda: not self._recording)
+        try:
+            log.append(self.log.read(copied))
+            self.use_log(log)
+        finally:
+            with self._changed:
+                self._moving = False
+                self._changed.notify_all()
 
     def forget(self, user_ids: Ids) -> int:
         """Delete users; see ``Engine.forget``."""

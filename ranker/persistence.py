@@ -84,7 +84,7 @@ def save_engine(engine: Engine, root: Path) -> Path:
         engine.reranker = _load_reranker(version / "reranker", engine.encoder, engine.catalogue, engine.config)
     engine.version, engine.folder = version.name, root
     if elsewhere:
-        _move_feedback(engine, FeedbackLog(root / LOG))
+        engine.intake.move_to(FeedbackLog(root / LOG))
     return version
 
 
@@ -107,15 +107,6 @@ def erase(engine: Engine, root: Path, user_ids: Ids) -> int:
     if isinstance(engine.log, FeedbackLog):
         engine.log.all_forgotten()
     return deleted
-
-
-def _move_feedback(engine: Engine, log: FeedbackLog) -> None:
-    """Let an engine go on with another log that also holds what the one so far does, however late that came."""
-    before = engine.log
-    end = before.last_offset()
-    log.append(before.read())
-    engine.intake.use_log(log)
-    log.append(before.read(end))
 
 
 def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
