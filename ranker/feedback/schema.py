@@ -52,15 +52,19 @@ Row = tuple[Any, ...]  # in the order of COLUMNS
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables, or bring those of an older format up to this one."""
-    for statement in (EVENTS, LIMITS, FORGOTTEN):
-        connection.execute(statement)
-    there = {name for _, name, *_ in connection.execute("PRAGMA table_info(events)")}
-    for name, described in ADDED.items():
-        if name not in there:
-            connection.execute(f"ALTER TABLE events ADD COLUMN {name} {described}")
-    for statement in (BY_USER, BY_LIST):
-        connection.execute(statement)
+    """Make the tables, or bring those of an older format up to this one, while no other process does."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in (EVENTS, LIMITS, FORGOTTEN):
+            connection.execute(statement)
+        there = {name for _, name, *_ in connection.execute("PRAGMA table_info(events)")}
+        for name, described in ADDED.items():
+            if name not in there:
+                connection.execute(f"ALTER TABLE events ADD COLUMN {name} {described}")
+        for statement in (BY_USER, BY_LIST):
+            connection.execute(statement)
+    finally:
+        connection.execute("COMMIT")
 
 
 def rows_of(events: pd.DataFrame) -> Iterator[Row]:

@@ -79,11 +79,10 @@ engine.feedback(tiny_engine.events(("theirs", 100, "i9", "like")))
 def test_another_process_answers_the_same_and_its_feedback_shows_here(engine, model, tmp_path):
     engine.feedback(events(("ours", 100, "i1", "like"), ("new", 7, "i2", "like")))
     arguments = [sys.executable, "-W", "error", "-c", FRESH, str(model), str(tmp_path), *sys.path]
+    ours = answers(engine)
     subprocess.run(arguments, check=True)
-    assert_same(
-        answers(engine),
-        {name: pd.read_parquet(tmp_path / f"{name}.parquet") for name in answers(engine)},
-    )
+    assert_same(ours, {name: pd.read_parquet(tmp_path / f"{name}.parquet") for name in ours})
+    assert "i9" not in set(engine.recommend([100], ALL)["item_id"])  # told there, known here
     loaded = ranker.load(model)
     assert loaded.log.read()["event_id"].tolist() == ["ours", "new", "theirs"]
     assert "i9" not in set(loaded.recommend([100], ALL)["item_id"])
