@@ -86,13 +86,24 @@ class Recorder:
 
 
 def follow_stream(stream: IO[str], recorder: Recorder) -> None:
-    """Record the lines of a stream until it ends: those that wait together, and none is held back for others."""
+    """Record the lines of a stream until it ends: those that wait together, and none is held back for others.
+
+    Raises:
+        InputError: It cannot be read on; what came before is recorded.
+        ArtifactError: The log cannot be written.
+    """
     lines: queue.Queue[str | None] = queue.Queue(maxsize=2 * AT_ONCE)
 
+    broken: list[Exception] = []
+
     def read() -> None:
-        for line in stream:
-            lines.put(line)
-        lines.put(None)
+        try:
+            for line in stream:
+                lines.put(line)
+        except (OSError, ValueError) as error:
+            broken.append(error)
+        finally:
+            lines.put(None)
 
     threading.Thread(target=read, name="stream", daemon=True).start()
     ended = False
@@ -102,6 +113,8 @@ def follow_stream(stream: IO[str], recorder: Recorder) -> None:
             waiting.append(lines.get())
         ended = waiting[-1] is None
         recorder.record([line for line in waiting if line is not None and line.strip()])
+    if broken:
+        raise InputError(f"The stream broke off ({broken[0]}); what came before is recorded. Send the rest again.")
 
 
 class FollowedFolder:
@@ -153,6 +166,8 @@ class FollowedFolder:
         """Whole lines beyond what was read, some at a time, and their size in bytes."""
         try:
             with path.open("rb") as file:
+                if path.stat().st_size < self._read.get(path.name, 0):  # another file of the same name
+                    self._read[path.name] = 0
                 file.seek(self._read.get(path.name, 0))
                 lines, size = [], 0
                 for line in file:

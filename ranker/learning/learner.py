@@ -18,7 +18,7 @@ from ranker.learning.comparison import Trial, Watch
 from ranker.learning.config import LearningConfig
 from ranker.learning.lessons import LessonMaker, Lessons
 from ranker.learning.memory import Kept, Memory, batch, kept
-from ranker.learning.versions import learned_versions, serve_learned, versions_of
+from ranker.learning.versions import serve_learned, versions_of
 from ranker.lists import list_ndcg
 from ranker.split.reranker import SplitReranker
 from ranker.split.serving import OnnxJoint
@@ -262,6 +262,5 @@ def _ndcg(lessons: Lessons, logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def resumed(engine: Engine) -> int:
-    """The offset after which a learner of a saved engine goes on: of the newest event that its learned weights saw."""
-    kept = learned_versions(engine)
-    return max((facts.offset for facts in kept.values()), default=0)
+    """The offset after which a learner of a saved engine goes on: of the newest event that learned weights saw."""
+    return 0 if engine.folder is None else versions_of(engine, engine.folder).newest_offset()

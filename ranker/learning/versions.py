@@ -89,8 +89,14 @@ class LearnedVersions:
 
     def all(self) -> dict[str, Learned]:
         """Facts of every kept version of this base by its name, the oldest first."""
-        found = {name: load_settings(Learned, self.folder / name / FACTS) for name in kept_versions(self.folder)}
-        return {name: facts for name, facts in found.items() if facts.base == self.base}
+        return {name: facts for name, facts in self._kept_facts().items() if facts.base == self.base}
+
+    def newest_offset(self) -> int:
+        """Of the newest event that any kept version has seen, of an older base, too: a save takes over its weights."""
+        return max((facts.offset for facts in self._kept_facts().values()), default=0)
+
+    def _kept_facts(self) -> dict[str, Learned]:
+        return {name: load_settings(Learned, self.folder / name / FACTS) for name in kept_versions(self.folder)}
 
     def serve(self, name: str) -> dict[str, torch.Tensor]:
         """Let a kept version serve; its weights.
