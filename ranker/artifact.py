@@ -169,11 +169,19 @@ def open_version(root: Path) -> Path:
         name = (root / CURRENT).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{root}: no saved engine here (no readable {CURRENT}). Check the path.") from error
-    folder = root / name
-    if not re.fullmatch(r"v\d{4,9}", name) or not folder.is_dir():
+    if not re.fullmatch(r"v\d{4,9}", name) or not (root / name).is_dir():
         raise ArtifactError(
             f"{root / CURRENT}: names {name[:40]!r}, which is no version in this folder. Save the engine again."
         )
+    return checked_version(root / name)
+
+
+def checked_version(folder: Path) -> Path:
+    """The folder of a version, once every file of it was checked against the manifest.
+
+    Raises:
+        ArtifactError: Its format is not this library's, or a file is missing, unexpected, or differs.
+    """
     files = read_manifest(folder)["files"]
     try:
         _check_files(folder, files)

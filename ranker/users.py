@@ -100,7 +100,7 @@ class LoggedActs:
                 "%s: %d of %d new events of user %r are on items that this engine does not know; they are passed over.",
                 self.log.path, (items == UNKNOWN).sum(), len(items), events[0].user_id,
             )  # fmt: skip
-        return reports_of(events, items, self._policy, UNKNOWN)
+        return reports_of(events, items, self._policy)
 
 
 class UserHistories:

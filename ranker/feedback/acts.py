@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ranker.feedback.event_log import Logged
 from ranker.feedback.events import IMPRESSION, KIND_CODES
 from ranker.feedback.policy import FeedbackPolicy
+from retrieval.ids import UNKNOWN
 
 TRACELESS = ("skip", IMPRESSION)  # kinds that leave nothing in a history: the item may be shown again
 VERDICTS = [KIND_CODES[kind] for kind in ("rating", "like", "dislike", "hide")]
@@ -55,16 +56,13 @@ class Acts:
         return len(self.items)
 
 
-def reports_of(
-    events: Sequence[Logged], items: NDArray[np.int64], policy: FeedbackPolicy, unknown: int
-) -> list[Report]:
+def reports_of(events: Sequence[Logged], items: NDArray[np.int64], policy: FeedbackPolicy) -> list[Report]:
     """The events that tell what their user did, in their order.
 
     Args:
         events: Logged events.
-        items: (E,) position of each one's item, ``unknown`` for one that the catalogue lacks.
+        items: (E,) position of each one's item, UNKNOWN for one that the catalogue lacks.
         policy: What each kind says.
-        unknown: See ``items``.
     """
     return [
         Report(
@@ -72,7 +70,7 @@ def reports_of(
             policy.mistrust(event.source),
         )
         for event, item in zip(events, items.tolist(), strict=True)
-        if item != unknown and event.kind not in TRACELESS
+        if item != UNKNOWN and event.kind not in TRACELESS
     ]  # fmt: skip
 
 

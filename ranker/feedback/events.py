@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from encoders.errors import InputError
 from ranker.data.times import read_times
@@ -97,11 +96,6 @@ def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> 
             "Give each act an id of its own."
         )
     return table.drop_duplicates().reset_index(drop=True)
-
-
-def kind_codes(events: pd.DataFrame) -> NDArray[np.uint8]:
-    """The kind of each checked event as histories keep it, (E,)."""
-    return np.array([KIND_CODES[kind] for kind in events["kind"]], np.uint8)
 
 
 def _check_columns(events: pd.DataFrame) -> None:

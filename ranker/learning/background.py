@@ -8,6 +8,7 @@ from types import TracebackType
 
 import torch
 
+from encoders.errors import ArtifactError
 from ranker.learning.learner import Learner
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,8 @@ LONGEST_WAIT = 60.0  # seconds after an error
 class BackgroundLearner:
     """Steps a learner whenever the log has new events, until it is closed; a context manager.
 
-    An error in a step is logged, and the step tried again after a while: what serves goes on.
+    An error in a step is logged, and what serves goes on. Where the disk refused, the step is tried again after a
+    while; after any other error its events are passed over.
 
     Args:
         learner: The learner; nobody else may step it meanwhile.
@@ -53,7 +55,10 @@ class BackgroundLearner:
                 if self.learner.step().events:
                     wait = self._poll_s
                     continue
-            except Exception:
+            except ArtifactError:  # the disk: these events are for later
                 wait = min(LONGEST_WAIT, 2 * max(wait, self._poll_s))
                 logger.exception("A learning step failed; the next one is in %.1f s. What serves goes on.", wait)
+            except Exception:  # whatever is wrong with these events, they must not end the learning from all others
+                logger.exception("A learning step failed, and its events are passed over. What serves goes on.")
+                self.learner.pass_over()
             self._closing.wait(wait)

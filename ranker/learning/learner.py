@@ -89,6 +89,7 @@ class Learner:
         self._recent: deque[int | str] = deque()
         self._lists_of: Counter[int | str] = Counter()
         self._losses: deque[float] = deque(maxlen=USUAL)
+        self._tried = self.offset
         training = engine.config.rerank.split.training
         self._loss = LIST_LOSSES[training.loss]
         self._begin()
@@ -103,6 +104,7 @@ class Learner:
             return self._step(self.config.batch_lists if most is None else most)
 
     def _step(self, most: int) -> Step:
+        self._tried = self.offset
         events = self.engine.log.newer(self.offset, most)
         if not events:
             return Step(0, 0, 0, "nothing")
@@ -120,6 +122,13 @@ class Learner:
         self.counts["lists"] += len(new)
         self._observe(outcome)
         return Step(len(events), len(new), measured, outcome)
+
+    def pass_over(self) -> None:
+        """Leave out the next step's events, if the failed step has not left them behind already."""
+        if self.offset == self._tried:
+            events = self.engine.log.newer(self.offset, self.config.batch_lists)
+            self.offset = events[-1].offset if events else self.offset
+            self.counts["passed over after an error"] += len(events)
 
     def forget(self, user_ids: Ids) -> None:
         """Let go of what is remembered of these users."""

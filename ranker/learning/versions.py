@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from encoders.errors import ArtifactError, InputError
-from ranker.artifact import CURRENT, kept_versions, open_version, serve_version, write_version
+from ranker.artifact import CURRENT, checked_version, kept_versions, open_version, serve_version, write_version
 from ranker.split.reranker import SplitReranker
 from retrieval.storage import load_settings, save_settings
 
@@ -80,12 +80,7 @@ class LearnedVersions:
             return None
         folder = open_version(self.folder)
         facts = load_settings(Learned, folder / FACTS)
-        if facts.base != self.base:
-            return None
-        try:
-            return folder.name, facts, load_file(folder / WEIGHTS)
-        except (OSError, SafetensorError) as error:
-            raise ArtifactError(f"{folder / WEIGHTS}: cannot be read ({error}). Remove {self.folder}.") from error
+        return (folder.name, facts, _weights(folder)) if facts.base == self.base else None
 
     def all(self) -> dict[str, Learned]:
         """Facts of every kept version of this base by its name, the oldest first."""
@@ -109,14 +104,16 @@ class LearnedVersions:
             raise ArtifactError(
                 f"{self.folder}: no version {name!r} of {self.base} is kept, only {', '.join(known) or 'none'}."
             )
-        before = (self.folder / CURRENT).read_text(encoding="utf-8").strip()
+        weights = _weights(checked_version(self.folder / name))
         serve_version(self.folder, name)
-        try:
-            found = self.current()
-        except ArtifactError:
-            serve_version(self.folder, before)
-            raise
-        return found[2] if found is not None else {}
+        return weights
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{folder / WEIGHTS}: cannot be read ({error}). Remove {folder.parent}.") from error
 
 
 def learned_versions(engine: Engine) -> dict[str, Learned]:

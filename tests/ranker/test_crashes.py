@@ -57,7 +57,7 @@ def replayed(engine):
     expected = {}
     for user in {event.user_id for event in log}:
         own = [at for at, event in enumerate(log) if event.user_id == user]
-        reports = reports_of([log[at] for at in own], positions[own], engine.config.feedback, -1)
+        reports = reports_of([log[at] for at in own], positions[own], engine.config.feedback)
         acts = acts_of(reports, engine.config.feedback.same_act_seconds)
         expected[user] = list(zip(acts.items.tolist(), acts.weights.tolist(), acts.times.tolist(), strict=True))
     return expected

@@ -126,3 +126,14 @@ def test_what_is_no_folder_or_no_state_is_named(tmp_path):
         (tmp_path / "state").write_text(text)
         with pytest.raises(ArtifactError, match=r"state: cannot be read .* Remove it"):
             FollowedFolder(tmp_path, tmp_path / "state")
+
+
+@pytest.mark.parametrize("field", ["event_id", "user_id", "item_id", "kind", "value", "datetime", "source", "list_id"])
+@pytest.mark.parametrize("odd", [[1, 2], {"a": 1}, True, None, 1e400, ""])
+def test_any_odd_value_is_an_event_or_refused_alone(engine, recorder, refused, field, odd):
+    follow_stream(
+        io.StringIO(line("a") + line(name="b")[:-2] + ", " + json.dumps({field: odd})[1:] + "\n" + line("c", "i3")),
+        recorder,
+    )
+    assert {"a", "c"} <= set(ids(engine))
+    assert len(ids(engine)) + len(refused) == 3

@@ -13,7 +13,7 @@ import ranker
 from encoders.errors import ArtifactError, InputError
 from ranker.learning.background import BackgroundLearner
 from ranker.learning.config import LearningConfig
-from ranker.learning.learner import Learner
+from ranker.learning.learner import Learner, resumed
 from ranker.learning.versions import FOLDER
 
 
@@ -137,3 +137,21 @@ def test_a_failing_step_is_tried_again_and_ends_nothing(split_engine, caplog):
         told(split_engine, 20)
         assert until(lambda: background.learner.counts["events"] == 20)
     assert np.isfinite(answers(split_engine)["score"]).all()
+
+
+def test_events_on_which_a_step_always_fails_are_passed_over(split_engine, caplog):
+    learner = Learner(split_engine, LearningConfig(**FAST))
+    learner._model.wide = torch.nn.Linear(1, 1)  # takes no features: every step that learns fails
+    with BackgroundLearner(learner, poll_s=0.01):
+        told(split_engine, 200)
+        assert until(lambda: learner.offset == split_engine.log.last_offset())
+    assert "its events are passed over" in caplog.text
+    assert len(answers(split_engine)) > 0
+
+
+def test_a_learner_that_is_started_again_after_a_save_goes_on_where_it_was(taught):
+    engine, _ = taught
+    seen = max(facts["offset"] for facts in engine.status()["learned_versions"].values())
+    assert resumed(engine) == seen
+    engine.save(engine.folder)
+    assert resumed(ranker.load(engine.folder)) == seen
