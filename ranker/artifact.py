@@ -69,7 +69,7 @@ def write_version(root: Path, write: Callable[[Path], None], kept: int = KEPT_VE
         replace_text(root / CURRENT, target.name)
     except BaseException as error:
         for folder in written:
-            if folder.name != _serving(root):  # a refusal may come after the new name was written
+            if folder.name != serving(root):  # a refusal may come after the new name was written
                 shutil.rmtree(folder, ignore_errors=True)
         reason = _refusal(error)
         if reason is None:
@@ -111,7 +111,7 @@ def remove_others(root: Path) -> None:
     """
     try:
         for path in root.glob("v[0-9]*"):
-            if path.name != _serving(root):
+            if path.name != serving(root):
                 shutil.rmtree(path)
     except OSError as error:
         raise ArtifactError(f"{root}: older versions could not be removed ({error.strerror}). Remove them.") from error
@@ -129,7 +129,8 @@ def check_target(root: Path) -> None:
         raise ArtifactError(f"{root}: exists and holds no saved engine. Choose another folder, or empty this one.")
 
 
-def _serving(root: Path) -> str:
+def serving(root: Path) -> str:
+    """Name of the version that serves, by what the folder says; empty where it says nothing."""
     try:
         return (root / CURRENT).read_text(encoding="utf-8").strip()
     except OSError:
@@ -258,9 +259,9 @@ def _newest(root: Path) -> int:
 
 def _prune(root: Path, kept: int) -> None:
     """Remove versions before the last ones, but never the serving one, and what saves that were killed left."""
-    old, serving = _newest(root) - kept, _serving(root)
+    old, serves = _newest(root) - kept, serving(root)
     for path in root.iterdir():
-        if path.name[1:].isdigit() and path.name[0] == "v" and int(path.name[1:]) <= old and path.name != serving:
+        if path.name[1:].isdigit() and path.name[0] == "v" and int(path.name[1:]) <= old and path.name != serves:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name.startswith(".") and LEFTOVER.fullmatch(path.name) and _age(path) > LEFTOVERS_KEPT_SECONDS:
             path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)

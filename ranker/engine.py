@@ -26,9 +26,8 @@ from ranker.arguments import (
 from ranker.calibration import Calibration
 from ranker.config import EngineConfig
 from ranker.feedback import EventLog
-from ranker.feedback.impressions import impressions
 from ranker.intake import Intake
-from ranker.learning.versions import roll_back
+from ranker.learning.versions import refresh, roll_back
 from ranker.observations import Observations
 from ranker.reranker import Reranker
 from ranker.status import status_of
@@ -49,8 +48,7 @@ UNSAVED = "unsaved"  # the version of an engine that no folder holds
 class Engine:
     """Ranks the items of a catalogue for users, and takes their feedback.
 
-    ``ranker.fit`` and ``ranker.load`` return one; it is whole from then on. ``recommend`` and ``rank`` never learn.
-    It may be used from several threads.
+    ``ranker.fit`` and ``ranker.load`` return one, whole. ``recommend`` and ``rank`` never learn. Threads may share it.
 
     Args:
         catalogue: The items.
@@ -91,8 +89,7 @@ class Engine:
         self.config = config
         self.training = training
         self.calibration = calibration
-        self.version = version
-        self.folder = folder
+        self.version, self.folder = version, folder
         self.observations = Observations()
         self.intake = Intake(interactions, log, catalogue, config.feedback, self.observations)
 
@@ -161,8 +158,7 @@ class Engine:
         told = dict(zip(("probability", "propensity"), more, strict=True))
         table = answer_table(ids, self.catalogue.ids, items, scores, told)
         if names is not None:
-            self.intake.record(impressions(table, dict(zip(ids, names, strict=True)), self.version))
-            self.observations.lists.inc(len(names))
+            self.intake.show(table, dict(zip(ids, names, strict=True)), self.version)
         return table.drop(columns="propensity")
 
     def rank(
@@ -253,6 +249,19 @@ class Engine:
             ArtifactError: The version is not there, or is damaged. What served goes on then.
         """
         roll_back(self, version)
+
+    def refresh(self) -> bool:
+        """Let serve what another process learned for this saved engine, or returned to, since it was loaded.
+
+        What users did is known without it. A newer version of the whole engine is not taken over; load that.
+
+        Returns:
+            Whether other weights serve now.
+
+        Raises:
+            ArtifactError: The learned version is damaged. What served goes on then.
+        """
+        return refresh(self)
 
     def status(self) -> dict[str, Any]:
         """What serves, what is in the log and in memory, and what was counted and timed since this object was made."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from encoders.errors import InputError
 from ranker.feedback import EventLog, FeedbackPolicy, checked_events
 from ranker.feedback.acts import Acts
 from ranker.feedback.events import IMPRESSION
+from ranker.feedback.impressions import impressions
 from ranker.observations import Observations
 from ranker.users import LoggedActs, UserHistories
 from retrieval.catalogue import Catalogue
@@ -49,7 +51,7 @@ class Intake:
     def use_log(self, log: EventLog) -> None:
         """Know what this log holds, in place of the log so far, and keep feedback there from now on."""
         logged = LoggedActs(log, self._policy, self._catalogue.ids)
-        self.users = UserHistories(self.users.base, logged, log.forgotten())
+        self.users = self.users.over(logged)
         self.log = log
 
     def take(self, events: pd.DataFrame) -> int:
@@ -69,6 +71,11 @@ class Intake:
         self._count(new, before, self.users.acts(who))
         return len(new)
 
+    def show(self, table: pd.DataFrame, names: dict[Any, str], version: str) -> None:
+        """Record lists as shown; see ``ranker.feedback.impressions``."""
+        self.record(impressions(table, names, version))
+        self._observations.lists.inc(len(names))
+
     def record(self, events: pd.DataFrame) -> pd.DataFrame:
         """Append checked events to the log; those that were new."""
         with self._changed:
@@ -82,7 +89,7 @@ class Intake:
                 self._changed.notify_all()
 
     def move_to(self, log: EventLog) -> None:
-        """Go on with another log that also holds what this one does, in its order.
+        """Go on with another log that also holds what this one does, in its order, and forgets whom this one forgot.
 
         Raises:
             InputError: The logs hold an event of the same id with different content. Nothing changes then.
@@ -95,6 +102,8 @@ class Intake:
             self._changed.wait_for(lambda: not self._recording)
         try:
             log.append(self.log.read(copied))
+            if gone := self.log.forgotten():
+                log.forget(gone)
             self.use_log(log)
         finally:
             with self._changed:
@@ -104,9 +113,7 @@ class Intake:
     def forget(self, user_ids: Ids) -> int:
         """Delete users; see ``Engine.forget``."""
         self.users.base.users.positions(user_ids, "forget: user_ids")
-        deleted = self.log.forget(user_ids)
-        self.use_log(self.log)
-        return deleted
+        return self.log.forget(user_ids)
 
     def _count(self, new: pd.DataFrame, before: list[Acts], after: list[Acts]) -> None:
         outcomes = self._observations.acts

@@ -27,7 +27,6 @@ from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import EventLog, FeedbackLog
 from ranker.lasting import lasting_views
-from ranker.learning.versions import FOLDER, serve_learned, versions_of
 from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
 from ranker.sources import SOURCES
@@ -145,13 +144,7 @@ def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
         version=folder.name,
         folder=root,
     )
-    learned = versions_of(engine, root).current()
-    if learned is not None:
-        name, _, weights = learned
-        try:
-            serve_learned(engine, weights, name)
-        except InputError as error:
-            raise ArtifactError(f"{root / FOLDER / name}: {error}") from error
+    engine.refresh()
     return engine
 
 

@@ -45,8 +45,8 @@ class LoggedActs:
     """What users did by the feedback log, which is the only state there is: memory holds what was read of it.
 
     Each question reads the user's events that came since the last one, so that what is in the log, from whichever
-    thread or process, is always known. Users of whom nobody asked for longest leave memory, and the log brings
-    them back, so nothing is replayed at a start. Safe to use from several threads.
+    thread or process, is always known, and what was deleted from it no longer. Users of whom nobody asked for longest
+    leave memory, and the log brings them back, so nothing is replayed at a start. Safe to use from several threads.
 
     Args:
         log: The log.
@@ -61,6 +61,7 @@ class LoggedActs:
         self._policy = policy
         self._items = items
         self._read: OrderedDict[int | str, _Read] = OrderedDict()  # the one asked for last is last
+        self._erasures = log.erasures()  # as of which all that is in memory was read
         self._lock = threading.Lock()
 
     def of(self, user_ids: Sequence[int | str]) -> list[Acts]:
@@ -69,7 +70,11 @@ class LoggedActs:
         Raises:
             ArtifactError: The log cannot be read.
         """
+        erasures = self.log.erasures()
         with self._lock:
+            if erasures > self._erasures:  # what is in memory may tell of what was deleted
+                self._read.clear()
+                self._erasures = erasures
             read = {user_id: self._read.get(user_id, NOTHING) for user_id in user_ids}
         newer: dict[int | str, list[Logged]] = {}
         for event in self.log.of_users({user_id: known.offset for user_id, known in read.items()}):
@@ -78,9 +83,10 @@ class LoggedActs:
             reports = (*read[user_id].reports, *self._reports(events))
             read[user_id] = _Read(events[-1].offset, reports, acts_of(reports, self._policy.same_act_seconds))
         with self._lock:
-            for user_id, known in read.items():
-                self._read[user_id] = known
-                self._read.move_to_end(user_id)
+            if erasures == self._erasures:
+                self._read |= read
+                for user_id in read:
+                    self._read.move_to_end(user_id)
             while len(self._read) > self.most_users:
                 self._read.popitem(last=False)
         return [read[user_id].acts for user_id in user_ids]
@@ -108,32 +114,46 @@ class UserHistories:
 
     Args:
         base: The one.
-        logged: The other; None: nothing.
-        forgotten: Users of whom the base is not to tell any more.
+        logged: The other; None: nothing. Of whom it says that they were forgotten, the base does not tell.
     """
 
-    def __init__(self, base: Interactions, logged: LoggedActs | None = None, forgotten: Ids = ()) -> None:
+    def __init__(self, base: Interactions, logged: LoggedActs | None = None) -> None:
         self.logged = logged
-        self.base = base
-        if len(forgotten):
+        self._base = 0, base  # and as of which erasure of the log it tells of nobody who was forgotten
+
+    def over(self, logged: LoggedActs) -> UserHistories:
+        """The same base under another log."""
+        return UserHistories(self._base[1], logged)
+
+    @property
+    def base(self) -> Interactions:
+        """The log of the fit, less whoever was forgotten up to now, by whichever process."""
+        known, base = self._base
+        erasures = known if self.logged is None else self.logged.log.erasures()
+        if self.logged is not None and erasures != known:
+            forgotten = self.logged.log.forgotten()
             gone = base.users.positions([user for user in forgotten if base.users.of_kind([user])[0]])
-            kept = np.setdiff1d(np.arange(len(base.users)), gone)
-            self.base = Interactions(IdMap(base.users.at(kept)), base.histories.take(kept))
+            if (gone != UNKNOWN).any():
+                kept = np.setdiff1d(np.arange(len(base.users)), gone)
+                base = Interactions(IdMap(base.users.at(kept)), base.histories.take(kept))
+            self._base = erasures, base
+        return base
 
     @property
     def ids(self) -> list[object]:
         """Every user's id, those whom the base does not know last."""
+        base = self.base
         logged = [] if self.logged is None else self.logged.users()
-        ours = self.base.users.of_kind(logged)
+        ours = base.users.of_kind(logged)
         own = [logged[place] for place in np.flatnonzero(ours)]
         if len(own) < len(logged):
-            kind = "integers" if self.base.users.are_integers else "strings"
+            kind = "integers" if base.users.are_integers else "strings"
             logger.warning(
                 "The feedback log tells of %d users of %d whose ids are no %s, as those of this engine are; they are "
                 "passed over.", len(logged) - len(own), len(logged), kind,
             )  # fmt: skip
-        strange = np.flatnonzero(self.base.users.positions(own) == UNKNOWN)
-        return [*self.base.users.ids, *(own[place] for place in strange)]
+        strange = np.flatnonzero(base.users.positions(own) == UNKNOWN)
+        return [*base.users.ids, *(own[place] for place in strange)]
 
     def histories(self, user_ids: Ids) -> Histories:
         """The history of each user, empty for a user without any event.
@@ -145,9 +165,10 @@ class UserHistories:
             InputError: An id is of another kind (integer, string) than the known ones.
             ArtifactError: The log cannot be read.
         """
-        rows = self.base.users.positions(user_ids, "user_ids")
+        base = self.base
+        rows = base.users.positions(user_ids, "user_ids")
         in_base = np.flatnonzero(rows != UNKNOWN)
-        old = self.base.histories.take(rows[in_base])
+        old = base.histories.take(rows[in_base])
         acts = self.acts(pd.Index(user_ids).tolist())
         owners = in_base[old.rows]
         weights = old.weights.copy()

@@ -70,6 +70,10 @@ class EventLog(Protocol):
         """Users who were forgotten, of whom older files may still tell."""
         ...
 
+    def erasures(self) -> int:
+        """How often events were deleted; who keeps what it read lets go of it when this number changes."""
+        ...
+
     def __len__(self) -> int: ...
 
     def close(self) -> None:

@@ -14,8 +14,9 @@ import pandas as pd
 from encoders.errors import ArtifactError, InputError
 from ranker.batching import BatchingConfig, MicroBatcher
 from ranker.feedback.event_log import Logged
-from ranker.feedback.events import DTYPES, KINDS
+from ranker.feedback.events import KINDS
 from ranker.feedback.schema import (
+    COUNT_ERASURE,
     READ,
     Row,
     check_same,
@@ -26,6 +27,7 @@ from ranker.feedback.schema import (
     one_line,
     prepare,
     rows_of,
+    table_of,
     writable,
 )
 from retrieval.ids import Ids
@@ -115,11 +117,9 @@ class FeedbackLog:
         Raises:
             ArtifactError: The file is damaged.
         """
-        events = pd.DataFrame(self.newer(after, -1 if most is None else most), columns=list(Logged._fields))
+        events = self.newer(after, -1 if most is None else most)
         try:
-            return events.astype(DTYPES | {"offset": "int64", "received": "int64"}).astype(
-                {"received": "datetime64[us]"}
-            )
+            return table_of(events)
         except (TypeError, ValueError, OverflowError) as error:
             raise self._damaged(one_line(error)) from error
 
@@ -140,11 +140,7 @@ class FeedbackLog:
         return self._select("WHERE user_id = ? AND offset > ?", list(after.items()))
 
     def of_lists(self, list_ids: Sequence[str]) -> Sequence[Logged]:
-        """All events of these lists, in the order of arrival.
-
-        Raises:
-            ArtifactError: The file is damaged.
-        """
+        """All events of these lists, in the order of arrival; raises what ``newer`` does."""
         return self._select("WHERE list_id = ?", [(list_id,) for list_id in dict.fromkeys(list_ids)])
 
     def users(self) -> list[int | str]:
@@ -154,8 +150,7 @@ class FeedbackLog:
 
     def last_offset(self) -> int:
         """Of the newest event that there ever was, 0 where there was none."""
-        found = self._fetched("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
-        return int(found[0][0]) if found else 0
+        return self._number("SELECT MAX(seq) FROM sqlite_sequence WHERE name = 'events'")
 
     def compact(self, before: pd.Timestamp) -> int:
         """Drop every event from before a time, and give its room back to the disk.
@@ -191,13 +186,16 @@ class FeedbackLog:
         """Users who were forgotten, of whom a saved engine may still tell."""
         return [user_id for (user_id,) in self._fetched("SELECT user_id FROM forgotten")]
 
+    def erasures(self) -> int:
+        """How often events were deleted, by whichever process; what was read before may hold what is gone."""
+        return self._number("SELECT MAX(value) FROM limits WHERE name = 'erasures'")
+
     def all_forgotten(self) -> None:
         """No saved engine tells of a forgotten user any more: let their ids go, too."""
         self._deleted("0", [()], [("DELETE FROM forgotten", ())])
 
     def __len__(self) -> int:
-        ((count,),) = self._fetched("SELECT COUNT(*) FROM events")
-        return int(count)
+        return self._number("SELECT COUNT(*) FROM events")
 
     def close(self) -> None:
         """Close the file, once whoever reads or writes it now is done."""
@@ -240,7 +238,7 @@ class FeedbackLog:
             try:
                 cursor.execute("BEGIN IMMEDIATE")
                 deleted = sum(cursor.execute(f"DELETE FROM events WHERE {where}", row).rowcount for row in several)
-                for statement, values in also:
+                for statement, values in [*also, (COUNT_ERASURE, ())]:
                     cursor.execute(statement, values)
                 cursor.execute("COMMIT")
                 cursor.execute("VACUUM")
@@ -287,6 +285,10 @@ class FeedbackLog:
                 return self._reader.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 raise self._damaged(one_line(error)) from error
+
+    def _number(self, query: str) -> int:
+        ((number,),) = self._fetched(query)
+        return int(number or 0)
 
     def _check_writable(self, so: str) -> None:
         if self.read_only:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from encoders.errors import InputError
-from ranker.feedback.events import COLUMNS
+from ranker.feedback.event_log import Logged
+from ranker.feedback.events import COLUMNS, DTYPES
 
 IN_MEMORY = ":memory:"
 
@@ -42,6 +43,7 @@ BY_USER = "CREATE INDEX IF NOT EXISTS by_user ON events (user_id)"  # and by off
 BY_LIST = "CREATE INDEX IF NOT EXISTS by_list ON events (list_id) WHERE list_id IS NOT NULL"
 LIMITS = "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, value INTEGER NOT NULL)"
 FORGOTTEN = "CREATE TABLE IF NOT EXISTS forgotten (user_id NOT NULL UNIQUE)"
+COUNT_ERASURE = "INSERT INTO limits VALUES ('erasures', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
 
 READ = ", ".join(("offset", *COLUMNS, "received"))
 SAME = ", ".join(COLUMNS)
@@ -77,6 +79,12 @@ def rows_of(events: pd.DataFrame) -> Iterator[Row]:
         else:
             columns.append([None if pd.isna(value) else value for value in column.tolist()])
     return zip(*columns, strict=True)
+
+
+def table_of(events: Sequence[Logged]) -> pd.DataFrame:
+    """Events as a table; a value that its column cannot hold raises what pandas does."""
+    table = pd.DataFrame(events, columns=list(Logged._fields))
+    return table.astype(DTYPES | {"offset": "int64", "received": "int64"}).astype({"received": "datetime64[us]"})
 
 
 def inserted(cursor: sqlite3.Cursor, row: Row, received: int, kept_from: int) -> bool:

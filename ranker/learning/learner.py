@@ -24,7 +24,6 @@ from ranker.split.reranker import SplitReranker
 from ranker.split.serving import OnnxJoint
 from ranker.split.training import LIST_LOSSES, joint_groups
 from retrieval.candidates import NO_ITEM
-from retrieval.ids import Ids
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +89,7 @@ class Learner:
         self._lists_of: Counter[int | str] = Counter()
         self._losses: deque[float] = deque(maxlen=USUAL)
         self._tried = self.offset
+        self._erasures = engine.log.erasures()
         training = engine.config.rerank.split.training
         self._loss = LIST_LOSSES[training.loss]
         self._begin()
@@ -105,6 +105,10 @@ class Learner:
 
     def _step(self, most: int) -> Step:
         self._tried = self.offset
+        erasures = self.engine.log.erasures()
+        if erasures != self._erasures:
+            self._memory.forget(self.engine.log.forgotten())
+            self._erasures = erasures
         events = self.engine.log.newer(self.offset, most)
         if not events:
             return Step(0, 0, 0, "nothing")
@@ -129,10 +133,6 @@ class Learner:
             events = self.engine.log.newer(self.offset, self.config.batch_lists)
             self.offset = events[-1].offset if events else self.offset
             self.counts["passed over after an error"] += len(events)
-
-    def forget(self, user_ids: Ids) -> None:
-        """Let go of what is remembered of these users."""
-        self._memory.forget(list(user_ids))
 
     @property
     def _split(self) -> SplitReranker:

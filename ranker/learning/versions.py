@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from encoders.errors import ArtifactError, InputError
-from ranker.artifact import CURRENT, checked_version, kept_versions, open_version, serve_version, write_version
+from ranker.artifact import checked_version, kept_versions, open_version, serve_version, serving, write_version
 from ranker.split.reranker import SplitReranker
 from retrieval.storage import load_settings, save_settings
 
@@ -76,7 +76,7 @@ class LearnedVersions:
         Raises:
             ArtifactError: It is damaged.
         """
-        if not (self.folder / CURRENT).exists():
+        if not serving(self.folder):
             return None
         folder = open_version(self.folder)
         facts = load_settings(Learned, folder / FACTS)
@@ -136,6 +136,24 @@ def serve_learned(engine: Engine, weights: dict[str, torch.Tensor], name: str) -
     if isinstance(engine.reranker, SplitReranker):
         engine.reranker.joint.replace(weights)
         engine.version = f"{base_of(engine)}+{name}"
+
+
+def refresh(engine: Engine) -> bool:
+    """See ``Engine.refresh``."""
+    if engine.folder is None:
+        return False
+    versions = versions_of(engine, engine.folder)
+    if engine.version == f"{versions.base}+{serving(versions.folder)}":
+        return False
+    learned = versions.current()
+    if learned is None:
+        return False
+    name, _, weights = learned
+    try:
+        serve_learned(engine, weights, name)
+    except InputError as error:
+        raise ArtifactError(f"{versions.folder / name}: {error}") from error
+    return True
 
 
 def roll_back(engine: Engine, version: str) -> None:

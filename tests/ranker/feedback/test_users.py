@@ -41,7 +41,7 @@ def logged(log, events):
 
 
 def laid_over(base, log, **arguments):
-    return UserHistories(base, LoggedActs(log, POLICY, ITEMS, **arguments), log.forgotten())
+    return UserHistories(base, LoggedActs(log, POLICY, ITEMS, **arguments))
 
 
 def rows(histories):
@@ -102,6 +102,19 @@ def test_who_was_forgotten_is_told_of_by_neither():
     assert [len(row) for row in rows(users.histories([0, 1, 2, 7]))] == [1, 0, 2, 0]
     logged(log, [(1, 5, "click", 6)])  # and may come back as somebody new
     assert [len(row) for row in rows(users.histories([0, 1, 2, 7]))] == [1, 1, 2, 0]
+
+
+def test_what_another_process_forgot_is_told_of_no_longer(tmp_path):
+    mine, theirs = FeedbackLog(tmp_path / "log"), FeedbackLog(tmp_path / "log")
+    users = laid_over(interactions([(0, 1, 1.0, 1, 0), (1, 2, 1.0, 1, 0)]), mine)
+    logged(mine, [(0, 4, "click", 5), (1, 4, "click", 5), (7, 4, "click", 5)])
+    assert [len(row) for row in rows(users.histories([0, 1, 7]))] == [2, 2, 1]  # all are in memory now
+    theirs.forget([1, 7])
+    assert [len(row) for row in rows(users.histories([0, 1, 7]))] == [2, 0, 0]
+    assert users.ids == [0, 2]
+    assert users.base.users.ids.tolist() == [0, 2]
+    theirs.compact(pd.Timestamp(6, unit="us"))
+    assert [len(row) for row in rows(users.histories([0, 1, 7]))] == [1, 0, 0]
 
 
 @pytest.mark.parametrize("ids", [["1"], [1.5], [True], [None]])

@@ -9,6 +9,7 @@ from tiny_engine import N_ITEMS, events, taste
 
 import ranker
 from encoders.errors import ConfigError
+from ranker.feedback import FeedbackLog
 from ranker.learning.config import LearningConfig
 from ranker.learning.learner import Learner
 
@@ -136,6 +137,19 @@ def test_one_user_teaches_no_more_than_a_share(split_engine):
     run(learner)
     assert learner.counts["lists"] == 5
     assert learner.counts["beyond a user's share"] > 0
+
+
+def test_who_was_forgotten_by_whichever_process_is_learned_from_no_longer(split_engine):
+    learner = Learner(split_engine, LearningConfig(**FAST, replayed=0), after=0)
+    told(split_engine, 600)
+    run(learner)
+    remembered = {each.key[0] for each in learner._memory.sample(10**6)}
+    gone = sorted(remembered)[: len(remembered) // 2]
+    other = FeedbackLog(split_engine.log.path)
+    other.forget(gone)
+    other.close()
+    learner.step()
+    assert {each.key[0] for each in learner._memory.sample(10**6)} == remembered - set(gone)
 
 
 def test_the_anchor_holds_weights_near_the_saved_ones(split_engine):

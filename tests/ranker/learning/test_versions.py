@@ -64,6 +64,34 @@ def test_every_kept_version_can_serve_again(taught):
     assert same(learner._frozen.weights, engine.reranker.joint.saved)
 
 
+def test_what_another_process_learned_or_returned_to_serves_once_it_is_asked_for(taught):
+    engine, _ = taught
+    other = ranker.load(engine.folder)
+    assert not other.refresh()  # it was loaded with the newest
+    engine.rollback("saved")
+    assert not same(weights(other), weights(engine))
+    assert other.refresh()
+    assert same(weights(other), weights(engine))
+    assert other.version == engine.version
+    assert not other.refresh()
+    learned = next(name for name, facts in engine.status()["learned_versions"].items() if facts["why"] == "promoted")
+    other.rollback(learned)
+    assert engine.refresh()
+    pd.testing.assert_frame_equal(answers(engine), answers(other))
+
+
+def test_a_damaged_learned_version_is_refused_and_what_serves_goes_on(taught):
+    engine, _ = taught
+    other = ranker.load(engine.folder)
+    engine.rollback("saved")
+    newest = engine.folder / FOLDER / engine.version.split("+")[1]
+    (newest / "joint.safetensors").write_bytes(b"nothing")
+    before = other.version
+    with pytest.raises(ArtifactError, match=r"joint\.safetensors"):
+        other.refresh()
+    assert other.version == before
+
+
 def test_a_version_that_is_not_kept_is_refused_and_what_serves_goes_on(taught):
     engine, _ = taught
     before = engine.version

@@ -26,6 +26,17 @@ def test_feedback_outlives_a_new_version(engine, model, fitted):
     pd.testing.assert_frame_equal(ranker.load(model).recommend([7], ALL), before)
 
 
+def test_who_was_forgotten_is_in_no_log_and_no_version_that_is_saved_later(checkpoint, tmp_path):
+    engine = small_fit(checkpoint, tiny_engine.items(), tiny_engine.interactions())
+    engine.feedback(events(("e1", 100, "i1", "like"), ("e2", 101, "i2", "like")))
+    engine.forget([100])
+    engine.save(tmp_path / "new")
+    for one in (engine, ranker.load(tmp_path / "new")):
+        assert one.users.histories([100]).lengths.tolist() == [0]
+        assert one.users.histories([101]).lengths[0] > 0
+        assert one.log.read()["user_id"].tolist() == [101]
+
+
 def test_an_older_log_is_kept_and_taken_in_by_a_new_engine(checkpoint, engine, model):
     engine.feedback(events(("old", 7, "i1", "like")))
     new = small_fit(checkpoint, tiny_engine.items(), tiny_engine.interactions())
