@@ -13,9 +13,10 @@ import typer
 
 import ranker
 from bench.demo import TINY, console, show_progress
+from bench.feedback.beside import Beside, beside_a_learner
 from bench.feedback.poison import Poison
 from bench.feedback.replay import LIKED, K, Replayed, replayed
-from bench.feedback.report import write, write_poisoned
+from bench.feedback.report import write, write_beside, write_poisoned
 from bench.quality import chosen
 from ranker.artifact import check_target
 from ranker.data import load_movielens
@@ -82,16 +83,30 @@ def main(
         "learning": fitted.config.to_dict()["learning"],
     }  # fmt: skip
     write(found, expected, learner, about, target)
+    write_beside(beside(model, target / "beside", test, tiny), target)
     if poisoned:
         write_poisoned(found, *walked(model, target / "poisoned", test, poisoned=True), target)
     console.print(f"Written to {target}.")
 
 
-def walked(model: Path, copy: Path, test: pd.DataFrame, *, poisoned: bool) -> tuple[Replayed, Learner]:
-    """Replay over a copy of a saved engine; it keeps the log and what was learned."""
+def beside(model: Path, copy: Path, test: pd.DataFrame, tiny: bool) -> Beside:
+    """Time requests beside a learner, over a copy of a saved engine."""
+    engine = ranker.load(copied(model, copy))
+    measured = beside_a_learner(engine, test, *((0.5, 1.5) if tiny else (5.0, 30.0)))
+    engine.log.close()
+    return measured
+
+
+def copied(model: Path, copy: Path) -> Path:
+    """A copy of a saved engine, in place of what was there."""
     check_target(copy)
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(model, copy)
+    return Path(shutil.copytree(model, copy))
+
+
+def walked(model: Path, copy: Path, test: pd.DataFrame, *, poisoned: bool) -> tuple[Replayed, Learner]:
+    """Replay over a copy of a saved engine; it keeps the log and what was learned."""
+    copied(model, copy)
     live, learning = ranker.load(copy), ranker.load(copy)  # over one log: each knows what the other is told
     learner = Learner(learning, learning.config.learning, learning.config.seed)
     poison = Poison(live.users.base.users, live.catalogue.ids) if poisoned else None

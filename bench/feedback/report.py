@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.feedback.beside import Beside
 from bench.feedback.replay import LEARNING, LIVE, STATIC, SYSTEMS, Replayed
 from bench.tables import markdown, show, write_json
 from ranker.evaluation import bootstrap_mean, paired_bootstrap
@@ -98,6 +99,25 @@ def write_poisoned(clean: Replayed, found: Replayed, learner: Learner, folder: P
     text = f"## With poison in the stream\n\n{markdown(table)}\n{markdown(figures)}"
     (folder / "poisoned.md").write_text(text, encoding="utf-8")
     write_json({"systems": rows, "counts": counts}, folder / "poisoned.json")
+
+
+def write_beside(found: Beside, folder: Path) -> None:
+    """What requests take beside a learner, shown and written beside the rest."""
+    rows = []
+    for name, timings in found.timings.items():
+        times = {"median ms": 1000 * timings.median, "p95 ms": 1000 * timings.percentile(95)}
+        rows.append({"beside": name, "pairs": len(timings.latencies), **times, "of alone": str(found.ratio(name))})
+    waits = np.array(found.promotion_s)
+    figures = {"promotions": len(waits), **{
+        f"seconds until what was promoted served, {label}": float(how(waits)) if len(waits) else float("nan")
+        for label, how in (("median", np.median), ("longest", np.max))
+    }}  # fmt: skip
+    table, promoted = pd.DataFrame(rows), pd.DataFrame({"figure": list(figures), "value": list(figures.values())})
+    show("A rating and its user's next list, beside a learner", table)
+    show("Promotions under that load", promoted)
+    text = f"## A rating and its user's next list, beside a learner\n\n{markdown(table)}\n{markdown(promoted)}"
+    (folder / "beside.md").write_text(text, encoding="utf-8")
+    write_json({"pairs": rows, **figures}, folder / "beside.json")
 
 
 def _interval(mean: Any) -> dict[str, float]:
