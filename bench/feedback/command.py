@@ -60,6 +60,7 @@ def main(
         new = np.random.default_rng(0).permutation(rated)[: round(new_items * len(rated))]
         train = train[~train["item_id"].isin(new)]
     test = test[test["item_id"].isin(items["item_id"])]
+    arrived = sorted(set(test["item_id"]) - set(train["item_id"]))
     target = out / f"{data}-{trained:g}{f'-new-{new_items:g}' if new_items else ''}"
     model = target / "model"
     check_target(model)
@@ -82,7 +83,7 @@ def main(
         "fit s": round(fit_s), "replay s": round(time.perf_counter() - clock), "settings": settings,
         "learning": fitted.config.to_dict()["learning"],
     }  # fmt: skip
-    write(found, expected, learner, about, target)
+    write(found, expected, learner, about, target, arrived)
     write_beside(beside(model, target / "beside", test, tiny), target)
     if poisoned:
         write_poisoned(found, *walked(model, target / "poisoned", test, poisoned=True), target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def write(
     learner: Learner,
     about: Mapping[str, Any],
     folder: Path,
+    arrived: Sequence[object] = (),
 ) -> None:
     """Show the tables, and write them as Markdown and JSON, with the curves as a plot.
 
@@ -33,18 +34,25 @@ def write(
         learner: Its counts.
         about: What was replayed, on what.
         folder: Where the files go.
+        arrived: Items of which the fit saw no rating; lists that were to find one are told of apart, too.
     """
     users = pd.factorize(pd.Series(found.users))[0]
     values = {name: np.array(found.ndcg[name]) for name in SYSTEMS}
+    new = np.isin(np.array(found.items), np.array(arrived))
+    parts = {"all": np.ones(len(users), np.bool_)} | ({"films that arrived": new} if new.any() else {})
     means = pd.DataFrame(
-        [{"system": name, **_interval(bootstrap_mean(values[name], seed=0, users=users))} for name in SYSTEMS]
-    )
-    pairs = ((STATIC, LIVE), (LIVE, LEARNING))
+        [
+            {"lists": part, "system": name, "count": int(rows.sum()),
+             **_interval(bootstrap_mean(values[name][rows], seed=0, users=users[rows]))}
+            for part, rows in parts.items() for name in SYSTEMS
+        ]
+    )  # fmt: skip
     differences = pd.DataFrame(
         [
-            {"system": after, "against": before, "times": values[after].mean() / max(values[before].mean(), 1e-9),
-             **_difference(paired_bootstrap(values[before], values[after], seed=0, users=users))}
-            for before, after in pairs
+            {"lists": part, "system": after, "against": before,
+             "times": values[after][rows].mean() / max(values[before][rows].mean(), 1e-9),
+             **_difference(paired_bootstrap(values[before][rows], values[after][rows], seed=0, users=users[rows]))}
+            for part, rows in parts.items() for before, after in ((STATIC, LIVE), (LIVE, LEARNING))
         ]
     )  # fmt: skip
     durable = np.array(
