@@ -26,7 +26,7 @@ from ranker.arguments import (
 from ranker.calibration import Calibration
 from ranker.config import EngineConfig
 from ranker.feedback import EventLog
-from ranker.intake import Intake
+from ranker.intake import Intake, Refuse
 from ranker.learning.versions import refresh, roll_back
 from ranker.observations import Observations
 from ranker.reranker import Reranker
@@ -81,8 +81,7 @@ class Engine:
         version: str = UNSAVED,
         folder: Path | None = None,
     ) -> None:
-        self.catalogue = catalogue
-        self.encoder = encoder
+        self.catalogue, self.encoder = catalogue, encoder
         self.retriever = retriever
         self.lasting = lasting
         self.reranker = reranker
@@ -213,20 +212,21 @@ class Engine:
         """
         return candidate_tables(self.retriever, self.users, self.catalogue.ids, user_ids, k)
 
-    def feedback(self, events: pd.DataFrame) -> int:
+    def feedback(self, events: pd.DataFrame, refuse: Refuse | None = None) -> int:
         """Take in what users just did; the very next ``recommend`` knows it.
 
         Args:
             events: ``event_id, user_id, item_id, kind, value, datetime``; see ``ranker.feedback``. Unchanged.
+            refuse: Is told each event that cannot be used, by its row from 0 and why; the others are recorded.
 
         Returns:
             How many events were new, once all are on disk (in memory for an engine that was never saved).
 
         Raises:
-            InputError: An event cannot be used; none of the batch is recorded then.
-            ArtifactError: The log could not be written; none of the batch is recorded then.
+            InputError: An event cannot be used and nobody is told, or a column is missing. Nothing is recorded then.
+            ArtifactError: The log could not be written. To send all again is harmless.
         """
-        return self.intake.take(events)
+        return self.intake.take(events, refuse)
 
     def save(self, folder: Path | str) -> Path:
         """Write the engine as a new version of ``folder`` and keep feedback there from now on.

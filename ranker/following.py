@@ -15,6 +15,7 @@ import pandas as pd
 
 from encoders.errors import ArtifactError, InputError
 from ranker.engine import Engine
+from ranker.feedback.events import COLUMNS
 from retrieval.storage import replace_text
 
 AT_ONCE = 500  # lines that are recorded together
@@ -66,19 +67,14 @@ class Recorder:
         """Record events, each with what is told of it where it is refused; see ``record``."""
         if not rows:
             return
-        try:
-            self._tell([row for _, row in rows])
-        except InputError:
-            for told, row in rows:
-                try:
-                    self._tell([row])
-                except InputError as error:
-                    self._refused(told, str(error))
-
-    def _tell(self, rows: list[Row]) -> None:
-        new = self._engine.feedback(pd.DataFrame(rows))
+        table = pd.DataFrame([row for _, row in rows], dtype="object")  # one line's odd value changes no other's type
+        for name in COLUMNS:
+            if name not in table:
+                table[name] = None  # of each line, so that each is told
+        before = self.counts.refused
+        new = self._engine.feedback(table, lambda row, why: self._refused(rows[row][0], why))
         self.counts.new += new
-        self.counts.known += len(rows) - new
+        self.counts.known += len(rows) - new - (self.counts.refused - before)
 
     def _refused(self, line: str, why: str) -> None:
         self.counts.refused += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ import pandas as pd
 from encoders.errors import InputError
 from ranker.feedback import EventLog, FeedbackPolicy, checked_events
 from ranker.feedback.acts import Acts
-from ranker.feedback.events import IMPRESSION
+from ranker.feedback.events import IMPRESSION, check_columns
 from ranker.feedback.impressions import impressions
 from ranker.observations import Observations
 from ranker.users import LoggedActs, UserHistories
 from retrieval.catalogue import Catalogue
 from retrieval.ids import Ids
 from retrieval.interactions import Interactions
+
+Refuse = Callable[[int, str], None]  # the row of an event that cannot be used, from 0, and why
 
 
 class Intake:
@@ -54,18 +57,38 @@ class Intake:
         self.users = self.users.over(logged)
         self.log = log
 
-    def take(self, events: pd.DataFrame) -> int:
+    def take(self, events: pd.DataFrame, refuse: Refuse | None = None) -> int:
         """Record feedback; see ``Engine.feedback``."""
-        counts = self._observations.events
+        refused = self._observations.events.labels("refused")
         with self._observations.timed("feedback"):
             try:
-                checked = checked_events(events, self._catalogue, self.users.base.users)
-                who = checked.loc[checked["kind"] != IMPRESSION, "user_id"].unique().tolist()
-                before = self.users.acts(who)
-                new = self.record(checked)
+                return self._taken(events)
             except InputError:
-                counts.labels("refused").inc(len(events) if isinstance(events, pd.DataFrame) else 1)
-                raise
+                if refuse is None or not isinstance(events, pd.DataFrame) or events.empty:
+                    refused.inc(len(events) if isinstance(events, pd.DataFrame) else 1)
+                    raise
+            check_columns(events)
+            new, parts = 0, [(0, len(events))]
+            while parts:  # what holds an event that cannot be used is halved until that one is alone
+                start, stop = parts.pop()
+                try:
+                    new += self._taken(events.iloc[start:stop])
+                except InputError as error:
+                    if stop - start > 1:
+                        middle = (start + stop) // 2
+                        parts += [(middle, stop), (start, middle)]
+                    else:
+                        refused.inc()
+                        refuse(start, str(error))
+            return new
+
+    def _taken(self, events: pd.DataFrame) -> int:
+        """Record events, all or none; how many were new."""
+        counts = self._observations.events
+        checked = checked_events(events, self._catalogue, self.users.base.users)
+        who = checked.loc[checked["kind"] != IMPRESSION, "user_id"].unique().tolist()
+        before = self.users.acts(who)
+        new = self.record(checked)
         counts.labels("new").inc(len(new))
         counts.labels("duplicate").inc(len(checked) - len(new))
         self._count(new, before, self.users.acts(who))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -91,6 +93,10 @@ PerUserFile: TypeAlias = Annotated[
     Path | None, typer.Option("--out", help="Write every user's metrics to this .parquet file, which compare takes.")
 ]
 
+Refuse: TypeAlias = Callable[[str, str], None]  # takes what is no event, as text, and why
+RefusedFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--refused", help="Append what is no event to this .jsonl file, each with the reason.")
+]
 ReportFile: TypeAlias = Annotated[
     Path | None, typer.Option("--report", help="Write tables and plots to this .html file, which needs nothing else.")
 ]
@@ -106,6 +112,24 @@ def loaded(model: Path) -> Iterator[Engine]:
         yield engine
     finally:
         engine.log.close()
+
+
+@contextmanager
+def refusals(path: Path | None) -> Iterator[Refuse]:
+    """What appends to a file what is no event, and why, an object a line; None: to standard error."""
+    from encoders.errors import InputError
+
+    try:
+        opened = nullcontext(sys.stderr) if path is None else path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}). Name another file.") from error
+    with opened as file:
+
+        def refuse(event: str, why: str) -> None:
+            file.write(json.dumps({"refused": event.rstrip(), "why": why}, ensure_ascii=False) + "\n")
+            file.flush()
+
+        yield refuse
 
 
 def column_names(mappings: Sequence[str] | None) -> dict[str, str | list[str]]:

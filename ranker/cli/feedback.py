@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ranker.cli.arguments import Model, Unit, loaded
+from ranker.cli.arguments import Model, RefusedFile, Unit, loaded, refusals
 from ranker.cli.output import Output
 from ranker.cli.tables import read_feedback
 
@@ -39,16 +39,18 @@ def feedback(
         ),
     ] = None,
     value: Annotated[float | None, typer.Option(help="Seconds of a dwell, or the rating.", rich_help_panel=ONE)] = None,
+    refused: RefusedFile = None,
     time_unit: Unit = "s",
 ) -> None:
     """Record what users did; the very next recommend knows it.
 
     A file has event_id, user_id, item_id, kind, datetime and, where the kind needs one, value; it may have source,
     list_id and, of impressions, score, propensity and version. Another log's events (ranker log) can be read, too.
-    Sending an event twice counts once. An event given by options happens now and gets an id of its own.
+    Sending an event twice counts once. A file with an event that cannot be used is refused; with --refused such events
+    go there, and the others are recorded. An event given by options happens now and gets an id of its own.
 
     Examples:
-        ranker feedback model events.jsonl
+        ranker feedback model events.jsonl --refused refused.jsonl
         ranker feedback model --user 42 --item 50 --kind click
     """
     from encoders.errors import InputError
@@ -58,13 +60,33 @@ def feedback(
         raise InputError("Give either a file of events, or one event by --user, --item and --kind.")
     if file is None and None in (user, item, kind):
         raise InputError("One event needs --user, --item and --kind; --value too, if it is a dwell or a rating.")
-    events = None if file is None else read_feedback(file, time_unit)
-    with loaded(model) as engine:
-        if events is None:
-            events = _one_event(engine, str(user), str(item), str(kind), value)
-        new = engine.feedback(events)
-        held = len(engine.log)
-    output.show(recorded={"events": len(events), "new": new, "in_the_log": held})
+    turned_away: list[str] = []
+    with refusals(refused) as write:
+
+        def refuse(event: str, why: str) -> None:
+            turned_away.append(event)
+            write(event, why)
+
+        given = None if file is None else read_feedback(file, None if refused is None else refuse)
+        with loaded(model) as engine:
+            if given is None:
+                events = given = _one_event(engine, str(user), str(item), str(kind), value)
+            else:
+                events = _with_times(given, time_unit)
+
+            def refuse_row(row: int, why: str) -> None:
+                refuse(given.iloc[row].dropna().to_json(date_format="iso"), why)
+
+            new = engine.feedback(events, None if refused is None else refuse_row)
+            held = len(engine.log)
+    also = {} if refused is None else {"refused": len(turned_away)}
+    output.show(recorded={"events": len(events), "new": new, **also, "in_the_log": held})
+
+
+def _with_times(events: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    from ranker.data.times import read_times
+
+    return events.assign(datetime=read_times(events["datetime"], unit)) if "datetime" in events else events
 
 
 def _one_event(engine: Engine, user: str, item: str, kind: str, value: float | None) -> pd.DataFrame:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ranker.cli.arguments import Model, loaded
+from ranker.cli.arguments import Model, RefusedFile, loaded, refusals
 from ranker.cli.output import Output
 
 
@@ -25,9 +24,7 @@ def learn(
             show_default=False,
         ),
     ] = None,
-    refused: Annotated[
-        Path | None, typer.Option(help="Append lines that are no events to this file, each with the reason.")
-    ] = None,
+    refused: RefusedFile = None,
     once: Annotated[bool, typer.Option("--once", help="With a folder: end once all of it is recorded.")] = False,
 ) -> None:
     """Let the cross-encoder learn from the feedback log while it serves.
@@ -61,12 +58,7 @@ def learn(
 def _followed(engine: Any, source: str, refused: Path | None, once: bool) -> dict[str, int]:
     from ranker.following import STATE, FollowedFolder, Recorder, follow_folder, follow_stream
 
-    with refused.open("a", encoding="utf-8") if refused is not None else nullcontext(sys.stderr) as file:
-
-        def refuse(line: str, why: str) -> None:
-            file.write(f"refused: {why} Line: {line.rstrip()[:500]}\n")
-            file.flush()
-
+    with refusals(refused) as refuse:
         recorder = Recorder(engine, refuse)
         try:
             if source == "-":

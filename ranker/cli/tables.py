@@ -8,7 +8,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ranker.cli.arguments import Refuse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,23 +28,18 @@ def read_events(path: Path) -> pd.DataFrame:
     return events
 
 
-def read_feedback(path: Path, unit: Any) -> pd.DataFrame:
-    """Feedback events as the file gives them, times read; ``Engine.feedback`` checks the rest.
+def read_feedback(path: Path, refuse: Refuse | None) -> pd.DataFrame:
+    """Feedback events as the file gives them; ``Engine.feedback`` checks them.
 
     Args:
         path: .csv, .tsv, .parquet, or .jsonl (an object a line).
-        unit: Of times that are numbers, see ``ranker.data.read_interactions``.
+        refuse: Is told each line that is no JSON object; None refuses the file.
     """
     from ranker.data.table import read_table
-    from ranker.data.times import read_times
 
     if path.suffix == ".jsonl":
-        events = _read_json_lines(path)
-    else:
-        events = read_table(
-            path, ids=("user_id", "item_id"), texts=("event_id", "kind", "source", "list_id", "version")
-        )
-    return events.assign(datetime=read_times(events["datetime"], unit)) if "datetime" in events else events
+        return _read_json_lines(path, refuse)
+    return read_table(path, ids=("user_id", "item_id"), texts=("event_id", "kind", "source", "list_id", "version"))
 
 
 def check_writable(path: Path | None, kinds: tuple[str, ...] = WRITTEN) -> None:
@@ -99,7 +96,7 @@ def appearing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _read_json_lines(path: Path) -> pd.DataFrame:
+def _read_json_lines(path: Path, refuse: Refuse | None) -> pd.DataFrame:
     import pandas as pd
 
     from encoders.errors import InputError
@@ -107,12 +104,18 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
     events = []
     try:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            event = json.loads(line) if line.strip() else {}
-            if not isinstance(event, dict):
-                raise InputError(f"{path}: line {number} is no JSON object; each line is one event.")
-            events += [event] if event else []
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {number} is no JSON ({error.msg}). Mend it; nothing was recorded.") from error
+            if not line.strip():
+                continue
+            try:
+                event = json.loads(line)
+                if not isinstance(event, dict):
+                    raise TypeError(f"but a {type(event).__name__}")
+                events.append(event)
+            except (ValueError, TypeError, RecursionError) as error:
+                why = f"line {number} is no JSON object ({error})"
+                if refuse is None:
+                    raise InputError(f"{path}: {why}. Mend it; nothing was recorded.") from error
+                refuse(line, why)
     except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({reason}).") from error

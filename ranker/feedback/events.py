@@ -58,7 +58,7 @@ def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> 
         raise InputError(f"feedback: pass a DataFrame with {', '.join(COLUMNS)}, not a {type(events).__name__}.")
     if events.empty:
         raise InputError("feedback: the table has no rows; pass at least one event.")
-    _check_columns(events)
+    check_columns(events)
     table = pd.DataFrame({name: events.get(name, np.nan) for name in COLUMNS}).reset_index(drop=True)
     for name in ("event_id", "user_id", "item_id", "kind"):
         _refuse(table[name].isna(), table, f"{name} is missing")
@@ -98,7 +98,8 @@ def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> 
     return table.drop_duplicates().reset_index(drop=True)
 
 
-def _check_columns(events: pd.DataFrame) -> None:
+def check_columns(events: pd.DataFrame) -> None:
+    """Raise InputError where a column is missing or there twice."""
     columns = list(map(str, events.columns))
     for name in COLUMNS:
         count = columns.count(name)

@@ -104,10 +104,49 @@ def test_an_event_id_of_the_log_with_other_content_keeps_the_whole_file_out(
     assert logged(model)["event_id"].tolist() == ["a"]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_events_that_cannot_be_used_can_be_had_back_and_keep_no_others_out(
+    suffix: str, model: Path, tmp_path: Path, ranker: Run
+) -> None:
+    more = EVENTS.assign(event_id=["d", "e", "f"], item_id=[2, 77, 4], kind=["click", "like", "clik"])
+    late = EVENTS[:1].assign(event_id=["g"], datetime=[4_000_000_000])
+    events = pd.concat([EVENTS, more, late], ignore_index=True)
+    path, refused = tmp_path / f"events.{suffix}", tmp_path / "refused.jsonl"
+    if suffix == "jsonl":
+        write_json_lines(events, path)
+        path.write_text('{"event_id": \n' + path.read_text(encoding="utf-8"), encoding="utf-8")
+    else:
+        events.to_csv(path, index=False) if suffix == "csv" else events.to_parquet(path)
+    broken = 1 if suffix == "jsonl" else 0
+    told = ranker("feedback", model, path, "--refused", refused, "--json").json["recorded"]
+    assert told == {"events": 7, "new": 4, "refused": 3 + broken, "in_the_log": 4}
+    assert logged(model)["event_id"].tolist() == ["a", "b", "c", "d"]
+    back = [json.loads(line) for line in refused.read_text(encoding="utf-8").splitlines()]
+    assert ["no JSON object" in line["why"] for line in back][:broken] == [True] * broken
+    lines = [json.loads(line["refused"]) for line in back[broken:]]
+    assert [(line["event_id"], line["item_id"], line["kind"]) for line in lines] == [
+        ("e", 77, "like"), ("f", 4, "clik"), ("g", 2, "click"),
+    ]  # fmt: skip
+    assert [line["datetime"] for line in lines] == [1_700_000_060, 1_700_000_120, 4_000_000_000]
+    assert "77" in back[broken]["why"]
+    assert "did you mean 'click'?" in back[broken + 1]["why"]
+    assert "ahead" in back[broken + 2]["why"]
+
+
+def test_refused_events_that_have_no_place_to_go_are_told_before_anything_is_recorded(
+    model: Path, tmp_path: Path, ranker: Run
+) -> None:
+    EVENTS.to_csv(tmp_path / "events.csv", index=False)
+    ranker("feedback", model, tmp_path / "events.csv", "--refused", tmp_path / "none" / "r.jsonl").refused(
+        "none/r.jsonl"
+    )
+    assert logged(model).empty
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ('{"event_id": "a"}\n{"event_id": ', ["line 2 is no JSON"]),
+        ('{"event_id": "a"}\n{"event_id": ', ["line 2 is no JSON object"]),
         ('{"event_id": "a"}\n[1]\n', ["line 2 is no JSON object"]),
         ('{"event_id": "a", "user_id": 1}\n', ["no column 'item_id'"]),
         ("\n", ["no rows"]),
