@@ -70,7 +70,9 @@ def write(
             }.items()
             for label, share in (("median", 0.5), ("p99", 0.99))
         },
-        "lists learned from, a second of learning": lists / max(seconds, 1e-9),
+        "new lists learned from, a second of learning": lists / max(seconds, 1e-9),
+        "lists in gradient steps, a second": (lists + learner.counts["replayed lists"]) / max(seconds, 1e-9),
+        "events taken, a second": learner.counts["events"] / max(seconds, 1e-9),
         **{f"learner: {name}": count for name, count in sorted(learner.counts.items())},
     }  # fmt: skip
     over_time = curves(found, values)

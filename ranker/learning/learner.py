@@ -121,9 +121,11 @@ class Learner:
         measured = self._measure(lessons)
         outcome = self._decide()
         new = kept(lessons, self._joint.shape.max_events)
-        if new and self._train(new, self._memory.sample(round(self.config.replayed * len(new)))):
+        old = self._memory.sample(round(self.config.replayed * len(new)))
+        if new and self._train(new, old):
             self._memory.add(new)
         self.counts["lists"] += len(new)
+        self.counts["replayed lists"] += len(old)
         self._observe(outcome)
         return Step(len(events), len(new), measured, outcome)
 
