@@ -117,7 +117,8 @@ def best_of(
         with engine.observations.timed("rerank"):
             found = engine.reranker.rerank(requests, found)
         # with more candidates than were measured standardised together, scores have another scale
-        calibration = engine.calibration if k <= max(depth, engine.config.fusion.depth) else None
+        measured = engine.reranker.orders_as_fitted and k <= max(depth, engine.config.fusion.depth)
+        calibration = engine.calibration if measured else None
     probabilities = predicted(calibration, requests, found)
     propensities = np.full_like(probabilities, np.nan)
     if names is not None and engine.config.exploration.temperature:

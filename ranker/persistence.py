@@ -52,6 +52,8 @@ class Weights:
 
 def save_engine(engine: Engine, root: Path) -> Path:
     """See ``Engine.save``."""
+    if not engine.reranker.orders_as_fitted:  # from now on what was learned is what was saved
+        engine.calibration = None
 
     def write(folder: Path) -> None:
         engine.config.to_yaml(folder / "config.yaml")

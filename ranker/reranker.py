@@ -22,6 +22,11 @@ from retrieval.queries import Queries
 class Reranker(Protocol):
     """Re-orders candidates; it never adds or drops one, and it never learns while it ranks."""
 
+    @property
+    def orders_as_fitted(self) -> bool:
+        """Whether what orders requests, it or the fusion, is what did when probabilities were measured."""
+        ...
+
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The same candidates under new scores, best first."""
         ...
@@ -33,6 +38,11 @@ class Reranker(Protocol):
 
 class KeepOrder:
     """The re-ranker of an engine without a cross-encoder: the fused order stands."""
+
+    @property
+    def orders_as_fitted(self) -> bool:
+        """Always."""
+        return True
 
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The candidates as they are."""
@@ -108,14 +118,20 @@ class CrossEncoderReranker(ABC):
 
     Args:
         depth: How many it scores.
-        gain: What that was worth; where it does not serve, the fused order stands and nothing is scored.
+        gain: What that was worth; where it does not serve, the fused order stands and nothing is scored. What is
+            learned later may come to serve, and ``saved_gain`` stays what it was.
         query_gain: The same of requests with a free-text query.
     """
 
     def __init__(self, depth: int, gain: Gain, query_gain: Gain = NO_GAIN) -> None:
         self.depth = depth
-        self.gain = gain
+        self.gain = self.saved_gain = gain
         self.query_gain = query_gain
+
+    @property
+    def orders_as_fitted(self) -> bool:
+        """Whether its order is served, or not served, as it was."""
+        return self.gain.serves == self.saved_gain.serves
 
     @property
     @abstractmethod

@@ -96,7 +96,9 @@ def replayed(
             found.users.append(user)
             found.items.append(item)
             found.at.append(at)
-            taught = learning.recommend([user], K)["item_id"].tolist()
+            # until something learned serves both are the same engine
+            learned = learning.version != live.version
+            taught = learning.recommend([user], K)["item_id"].tolist() if learned else shown
             lists = (static.list_for(user, rated[user] - before[user]), shown, taught)
             for name, listed in zip(SYSTEMS, lists, strict=True):
                 found.ndcg[name].append(1 / np.log2(2 + listed.index(item)) if item in listed else 0.0)

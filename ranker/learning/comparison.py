@@ -39,15 +39,19 @@ class Trial:
         """Mean NDCG@10 of the learned weights less that of the serving ones; 0 before the first list."""
         return float(np.mean(self._gains)) if self._gains else 0.0
 
+    @property
+    def error(self) -> float:
+        """Standard error of the gain; 0 before the second list."""
+        return float(np.std(self._gains, ddof=1) / np.sqrt(len(self._gains))) if len(self._gains) > 1 else 0.0
+
     def verdict(self) -> Verdict:
         """What the lists so far say."""
         if len(self._gains) // self._config.least_lists == self._looked:
             return "wait"
         self._looked = len(self._gains) // self._config.least_lists
-        error = float(np.std(self._gains, ddof=1)) / np.sqrt(len(self._gains))
-        if self.gain > error:
+        if self.gain > self.error:
             return "promote"
-        return "drop" if self.gain < -error or len(self._gains) >= self._config.most_lists else "wait"
+        return "drop" if self.gain < -self.error or len(self._gains) >= self._config.most_lists else "wait"
 
 
 class Watch:

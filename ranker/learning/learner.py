@@ -18,7 +18,7 @@ from ranker.learning.comparison import Trial, Watch
 from ranker.learning.config import LearningConfig
 from ranker.learning.lessons import LessonMaker, Lessons
 from ranker.learning.memory import Kept, Memory, batch, kept
-from ranker.learning.versions import serve_learned, versions_of
+from ranker.learning.versions import Learned, base_of, serve_learned, versions_of
 from ranker.lists import list_ndcg
 from ranker.split.reranker import SplitReranker
 from ranker.split.serving import OnnxJoint
@@ -177,14 +177,16 @@ class Learner:
         drawn = self._rng.random(len(lessons)) < self.config.measured
         some = lessons.take(np.flatnonzero(drawn & lessons.within & ~lessons.refused))
         if len(some):
-            inputs = self._split.inputs.read(some.requests, some.candidates, some.features)
+            split = self._split
+            inputs = split.inputs.read(some.requests, some.candidates, some.features)
             with torch.inference_mode():
-                learned = self._model(**inputs.tensors()).numpy()
-            serving = self._joint.score(inputs)
-            frozen = self._frozen.score(inputs)
-            ndcg = [_ndcg(some, logits) for logits in (serving, learned, frozen)]
-            self.trial.add(ndcg[0], ndcg[1])
-            self.watch.add(ndcg[0], ndcg[2])
+                learned = _ndcg(some, self._model(**inputs.tensors()).numpy())
+            # where the cross-encoder does not serve, what does is the fused order
+            fused = _ndcg(some, some.candidates.scores)
+            serving = _ndcg(some, self._joint.score(inputs)) if split.gain.serves else fused
+            frozen = _ndcg(some, self._frozen.score(inputs)) if split.saved_gain.serves else fused
+            self.trial.add(serving, learned)
+            self.watch.add(serving, frozen)
         return len(some)
 
     def _decide(self) -> Outcome:
@@ -218,13 +220,14 @@ class Learner:
         for name in ("serving", "frozen"):
             seen.ndcg.labels(name).set(getattr(self.watch, name))
 
-    def _serve(self, weights: Weights, why: str) -> None:
+    def _serve(self, weights: Weights, why: Literal["promoted", "rolled back"]) -> None:
         """Let weights serve, once they are kept on disk where the engine is."""
         engine, trial = self.engine, self.trial
         name = f"learned at {self.offset}"
+        facts = Learned(base_of(engine), self.offset, trial.lists, trial.gain, trial.error, why)
         if engine.folder is not None:
-            name = versions_of(engine, engine.folder).write(weights, self.offset, trial.lists, trial.gain, why)
-        serve_learned(engine, weights, name)
+            name = versions_of(engine, engine.folder).write(weights, facts)
+        serve_learned(engine, weights, name, facts)
 
     def _train(self, new: Sequence[Kept], old: Sequence[Kept]) -> bool:
         """One gradient step, unless something in it is no finite number or far from usual; whether it was taken."""
@@ -267,9 +270,12 @@ class Learner:
                 weight.lerp_(self._frozen.weights[name], self.config.anchor * rates[id(weight)])
 
 
-def _ndcg(lessons: Lessons, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def _ndcg(lessons: Lessons, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """NDCG@10 of the candidates by these scores, which users without any positive event are not ordered by."""
     items = lessons.candidates.items
-    return list_ndcg(np.where(items == NO_ITEM, -np.inf, logits), items == lessons.chosen[:, None])
+    silent = lessons.requests.histories.liked().lengths == 0
+    scores = np.where(silent[:, None], lessons.candidates.scores, scores)
+    return list_ndcg(np.where(items == NO_ITEM, -np.inf, scores), items == lessons.chosen[:, None])
 
 
 def resumed(engine: Engine) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import ConfigDict
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from encoders.errors import ArtifactError, InputError
 from ranker.artifact import checked_version, kept_versions, open_version, serve_version, serving, write_version
+from ranker.reranker import Gain
 from ranker.split.reranker import SplitReranker
 from retrieval.storage import load_settings, save_settings
 
@@ -33,6 +34,7 @@ class Learned:
         offset: Of the newest event that they have seen.
         lists: Lists on which they were compared with what served before.
         gain: What they gained there in NDCG@10.
+        error: Its standard error.
         why: "promoted", or "rolled back", which are the saved engine's own.
     """
 
@@ -40,7 +42,8 @@ class Learned:
     offset: int
     lists: int
     gain: float
-    why: str
+    error: float
+    why: Literal["promoted", "rolled back"]
 
 
 class LearnedVersions:
@@ -57,7 +60,7 @@ class LearnedVersions:
         self.base = base
         self._kept = kept
 
-    def write(self, weights: dict[str, torch.Tensor], offset: int, lists: int, gain: float, why: str) -> str:
+    def write(self, weights: dict[str, torch.Tensor], facts: Learned) -> str:
         """Keep weights as the version that serves; its name.
 
         Raises:
@@ -66,7 +69,7 @@ class LearnedVersions:
 
         def fill(folder: Path) -> None:
             save_file(weights, folder / WEIGHTS)
-            save_settings(Learned(self.base, offset, lists, gain, why), folder / FACTS)
+            save_settings(facts, folder / FACTS)
 
         return write_version(self.folder, fill, self._kept).name
 
@@ -93,8 +96,8 @@ class LearnedVersions:
     def _kept_facts(self) -> dict[str, Learned]:
         return {name: load_settings(Learned, self.folder / name / FACTS) for name in kept_versions(self.folder)}
 
-    def serve(self, name: str) -> dict[str, torch.Tensor]:
-        """Let a kept version serve; its weights.
+    def serve(self, name: str) -> tuple[Learned, dict[str, torch.Tensor]]:
+        """Let a kept version serve; its facts and weights.
 
         Raises:
             ArtifactError: It is not there, belongs to another base, or is damaged.
@@ -106,7 +109,7 @@ class LearnedVersions:
             )
         weights = _weights(checked_version(self.folder / name))
         serve_version(self.folder, name)
-        return weights
+        return known[name], weights
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -131,10 +134,16 @@ def base_of(engine: Engine) -> str:
     return engine.version.split("+")[0]
 
 
-def serve_learned(engine: Engine, weights: dict[str, torch.Tensor], name: str) -> None:
-    """Let learned weights serve in an engine with a split cross-encoder, and its lists be told to come from them."""
-    if isinstance(engine.reranker, SplitReranker):
-        engine.reranker.joint.replace(weights)
+def serve_learned(engine: Engine, weights: dict[str, torch.Tensor], name: str, facts: Learned) -> None:
+    """Let learned weights serve in an engine with a split cross-encoder, and its lists be told to come from them.
+
+    What was promoted gained over what served, be that the fused order: so it is what orders requests from then on. With
+    the saved engine's weights what orders them is what did when it was saved.
+    """
+    reranker = engine.reranker
+    if isinstance(reranker, SplitReranker):
+        reranker.joint.replace(weights)
+        reranker.gain = Gain(facts.gain, facts.error) if facts.why == "promoted" else reranker.saved_gain
         engine.version = f"{base_of(engine)}+{name}"
 
 
@@ -148,9 +157,9 @@ def refresh(engine: Engine) -> bool:
     learned = versions.current()
     if learned is None:
         return False
-    name, _, weights = learned
+    name, facts, weights = learned
     try:
-        serve_learned(engine, weights, name)
+        serve_learned(engine, weights, name, facts)
     except InputError as error:
         raise ArtifactError(f"{versions.folder / name}: {error}") from error
     return True
@@ -163,7 +172,8 @@ def roll_back(engine: Engine, version: str) -> None:
     versions = versions_of(engine, engine.folder)
     if version == SAVED:
         weights = engine.reranker.joint.saved
-        version = versions.write(weights, engine.log.last_offset(), 0, 0.0, "rolled back")
+        facts = Learned(versions.base, engine.log.last_offset(), 0, 0.0, 0.0, "rolled back")
+        version = versions.write(weights, facts)
     else:
-        weights = versions.serve(version)
-    serve_learned(engine, weights, version)
+        facts, weights = versions.serve(version)
+    serve_learned(engine, weights, version, facts)

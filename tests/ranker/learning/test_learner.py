@@ -12,6 +12,8 @@ from encoders.errors import ConfigError
 from ranker.feedback import FeedbackLog
 from ranker.learning.config import LearningConfig
 from ranker.learning.learner import Learner
+from ranker.reranker import NO_GAIN, Gain
+from retrieval.candidates import Requests
 
 FAST = {"learning_rate": 1e-3, "least_lists": 40, "most_lists": 200, "measured": 1.0, "anchor": 0.0, "user_share": 1.0}
 
@@ -70,6 +72,31 @@ def test_a_new_taste_is_learned_and_serves_once_it_gained(split_engine):
     assert learner.counts["promotions"] == outcomes.count("promoted")
 
 
+def test_a_cross_encoder_that_did_not_serve_is_measured_against_the_fused_order_and_serves_once_it_gained(
+    split_engine,
+):
+    reranker = split_engine.reranker
+    reranker.gain = reranker.saved_gain = NO_GAIN
+    learner = Learner(split_engine, LearningConfig(**FAST), after=0)
+    told(split_engine, 1500, like=3)
+    requests = Requests(split_engine.users.histories([*range(100, 140)]), np.ones(N_ITEMS, np.bool_))
+    fused = split_engine.retriever.retrieve(requests, N_ITEMS)
+
+    def ranked():
+        return reranker.rerank(requests, fused).items.tolist()
+
+    assert ranked() == fused.items.tolist()
+    assert "promoted" in run(learner)
+    assert ranked() != fused.items.tolist()
+    assert ranked() == reranker.reordered(requests, fused).items.tolist()
+    assert learner.watch.serving > learner.watch.frozen
+    assert split_engine.recommend([1000], 3)["probability"].isna().all()  # it was measured on the fused order
+    again = ranker.load(split_engine.folder)
+    assert again.reranker.gain == reranker.gain
+    split_engine.rollback("saved")
+    assert ranked() == fused.items.tolist()
+
+
 def test_what_serves_changes_only_by_a_promotion(split_engine):
     before = weights(split_engine)
     learner = Learner(split_engine, LearningConfig(**{**FAST, "least_lists": 10**6, "most_lists": 10**6}), after=0)
@@ -86,6 +113,7 @@ def test_weights_that_fall_behind_give_way_to_the_saved_ones(split_engine):
     first = split_engine.recommend(range(100, 140), 3)
     worse = {name: weight.clone() for name, weight in saved.items()}
     worse["wide.weight"] = -10 * worse["wide.weight"].abs() - 1  # whatever is proposed first comes last
+    split_engine.reranker.gain = split_engine.reranker.saved_gain = Gain(0.1, 0.01)  # its order serves
     split_engine.reranker.joint.replace(worse)
     shown = first[["user_id", "item_id", "rank"]].itertuples(index=False)
     rows = [(f"{user} {rank}", user, item, "click") for user, item, rank in shown]
