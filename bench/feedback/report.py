@@ -39,7 +39,9 @@ def write(
     users = pd.factorize(pd.Series(found.users))[0]
     values = {name: np.array(found.ndcg[name]) for name in SYSTEMS}
     new = np.isin(np.array(found.items), np.array(arrived))
-    parts = {"all": np.ones(len(users), np.bool_)} | ({"films that arrived": new} if new.any() else {})
+    parts = {"all": np.ones(len(users), np.bool_)}
+    if len(np.unique(users[new])) > 1:  # fewer have no interval
+        parts["films that arrived"] = new
     means = pd.DataFrame(
         [
             {"lists": part, "system": name, "count": int(rows.sum()),
