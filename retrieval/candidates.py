@@ -18,6 +18,7 @@ NO_ITEM = -1  # fills a row that ran out of candidates, as FAISS does
 
 BLOCK_SCORES = 1 << 25  # scores held at once while ranking the whole catalogue: 128 MiB of float32
 BLOCK_ROWS = 1024  # and users at once, however small the catalogue: fold-in holds a matrix for each
+GROUPS = 4  # of scores for each of the best that are sought; a group has as many scores at least
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,13 +198,24 @@ def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArr
     items = np.full((len(scores), k), NO_ITEM, np.int64)
     best = np.full((len(scores), k), -np.inf, np.float32)
     for row, every in enumerate(scores):
-        # without what is barred: partition slows down tenfold on many equal values
-        places = np.flatnonzero(every > -np.inf)
+        places = np.flatnonzero(every >= _reached_by(every, k))
         known = every[places]
-        if 0 < k < len(known):
-            reaching = np.flatnonzero(known >= np.partition(known, len(known) - k)[len(known) - k])
-            places, known = places[reaching], known[reaching]
         order = np.argsort(-known, kind="stable")[:k]
         items[row, : len(order)] = places[order]
         best[row, : len(order)] = known[order]
     return items, best
+
+
+def _reached_by(scores: NDArray[np.float32], k: int) -> np.float32:
+    """A score that at least ``k`` of these (I,) reach, if so many are above minus infinity, and hardly more than k do.
+
+    Of disjoint groups, several times k, the k best maxima are k scores of different items; the least of these is found
+    in a quarter of the time that it takes to partition all scores.
+    """
+    least = np.finfo(np.float32).min
+    groups = min(GROUPS * k, len(scores) // GROUPS)
+    if not 0 < k <= groups:
+        return least
+    maxima = scores[: len(scores) // groups * groups].reshape(-1, groups).max(axis=0)
+    maxima.partition(groups - k)
+    return max(maxima[groups - k], least)
