@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -11,20 +11,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from encoders import Encoder
-from ranker.arguments import Horizon, check_k, check_known, listed, query_texts
+from ranker.arguments import Horizon, query_texts
 from ranker.calibration import predicted
 from ranker.exploration import explored
 from ranker.reranker import Reranker
-from ranker.users import UserHistories
-from retrieval.candidates import NO_ITEM, Candidates, Requests
-from retrieval.fusion import FusedRetriever
+from retrieval.candidates import NO_ITEM, Requests
 from retrieval.ids import IdMap, Ids
 from retrieval.queries import Queries
 
 if TYPE_CHECKING:
     from ranker.engine import Engine
-
-BLOCK_USERS = 1024  # in a table of candidates: those of a block, with every source's score, stay in memory
 
 
 def answer_table(
@@ -56,32 +52,6 @@ def answer_table(
             **{name: values[rows, ranks] for name, values in more.items()},
         }
     )
-
-
-def scores_by_source(found: Candidates) -> dict[str, NDArray[np.float32]]:
-    """Each source's own scores (U, K), missing (NaN) where it has none."""
-    scores = np.where(np.isfinite(found.by_source), found.by_source, np.float32(np.nan))
-    return {name: scores[:, :, at] for at, name in enumerate(found.sources)}
-
-
-def candidate_tables(
-    retriever: FusedRetriever, users: UserHistories, item_ids: IdMap, user_ids: Ids | None, k: int | None
-) -> Iterator[pd.DataFrame]:
-    """At most ``k`` candidates of each user, a block of users at a time; see ``Engine.candidates``."""
-    k = min(retriever.config.depth, len(item_ids)) if k is None else k
-    check_k(k, len(item_ids), len(item_ids))
-    ids = users.ids if user_ids is None else listed(user_ids)
-
-    def blocks() -> Iterator[pd.DataFrame]:
-        everything = np.ones(len(item_ids), np.bool_)
-        for start in range(0, len(ids), BLOCK_USERS):
-            block = ids[start : start + BLOCK_USERS]
-            histories = users.histories(block)
-            check_known(block, histories.lengths)
-            found = retriever.retrieve(Requests(histories, everything), k)
-            yield answer_table(block, item_ids, found.items, found.scores, scores_by_source(found))
-
-    return blocks()
 
 
 def read_queries(query: str | Sequence[str], n_users: int, reranker: Reranker, encoder: Encoder) -> Queries:

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from encoders.errors import InputError
+from ranker.users import UserHistories
 from retrieval.catalogue import Catalogue
 from retrieval.histories import Histories
 from retrieval.ids import Ids
@@ -92,6 +93,30 @@ def listed(user_ids: Ids) -> list[Any]:
     if repeated:
         raise InputError(f"user_ids holds {repeated} ids twice; pass each user once.")
     return ids
+
+
+def asked(
+    users: UserHistories,
+    catalogue: Catalogue,
+    user_ids: Ids | None,
+    history: pd.DataFrame | None,
+    on_unknown: OnUnknown,
+) -> tuple[Sequence[Any], Histories]:
+    """Who is asked for, and what they did: by what is known of them or, where it is given, by a table.
+
+    Raises:
+        InputError: Nobody is, the table cannot be used, or a user is unknown and may not be.
+    """
+    check_choice("on_unknown", on_unknown, OnUnknown)
+    if history is not None:
+        return given_histories(user_ids, history, catalogue)
+    if user_ids is None:
+        raise InputError("recommend: pass user_ids, or a history table whose users are meant.")
+    ids = listed(user_ids)
+    histories = users.histories(ids)
+    if on_unknown == "raise":
+        check_known(ids, histories.lengths)
+    return ids, histories
 
 
 def given_histories(

@@ -71,7 +71,7 @@ def write_version(root: Path, write: Callable[[Path], None], kept: int = KEPT_VE
         for folder in written:
             if folder.name != serving(root):  # a refusal may come after the new name was written
                 shutil.rmtree(folder, ignore_errors=True)
-        reason = _refusal(error)
+        reason = refusal(error)
         if reason is None:
             raise
         raise ArtifactError(
@@ -148,7 +148,7 @@ def _named(temporary: Path, root: Path) -> Path:
                 raise
 
 
-def _refusal(error: BaseException) -> str | None:
+def refusal(error: BaseException) -> str | None:
     """Why the disk refused, for an error that says it did; every library says it in its own way."""
     text = " ".join(str(error).split())
     number = error.errno if isinstance(error, OSError) else None

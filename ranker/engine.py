@@ -8,21 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from encoders import Encoder
 from encoders.errors import InputError
-from ranker.answers import answer_table, best_of, candidate_tables, read_queries
-from ranker.arguments import (
-    Horizon,
-    OnUnknown,
-    check_choice,
-    check_horizon,
-    check_k,
-    check_known,
-    given_histories,
-    list_names,
-    listed,
-)
+from ranker.answers import answer_table, best_of, read_queries
+from ranker.arguments import Horizon, OnUnknown, asked, check_horizon, check_k, list_names, listed
+from ranker.batches import candidate_batches
 from ranker.calibration import Calibration
 from ranker.config import EngineConfig
 from ranker.feedback import EventLog
@@ -35,7 +27,6 @@ from ranker.users import UserHistories
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever
-from retrieval.histories import Histories
 from retrieval.ids import Ids
 from retrieval.interactions import Interactions
 from retrieval.queries import Queries
@@ -147,7 +138,7 @@ class Engine:
         """
         check_k(k, len(self.catalogue), len(self.catalogue))
         check_horizon(horizon, self.lasting is not None)
-        ids, histories = self._asked(user_ids, history, on_unknown)
+        ids, histories = asked(self.users, self.catalogue, user_ids, history, on_unknown)
         names = None if list_ids is None else list_names(list_ids, ids, history is not None)
         allowed = self.catalogue.allowed(allow, deny, where)
         requests = Requests(histories, allowed, exclude_seen, self._read(query, len(ids)))
@@ -176,7 +167,7 @@ class Engine:
             raise InputError(
                 f"rank: {len(items)} items with {len(np.unique(items))} distinct ids; pass each item once."
             )
-        ids, histories = self._asked([user_id], None, on_unknown)
+        ids, histories = asked(self.users, self.catalogue, [user_id], None, on_unknown)
         everything = np.ones(len(self.catalogue), np.bool_)
         requests = Requests(histories, everything, False, self._read(query, 1))
         ranked = self.reranker.rerank(requests, self.retriever.arrange(requests, items[None, :]))
@@ -197,20 +188,23 @@ class Engine:
         table = answer_table(self.catalogue.ids.at(items), self.catalogue.ids, *found)
         return table.rename(columns={"item_id": "similar_item_id", "user_id": "item_id"})
 
-    def candidates(self, user_ids: Ids | None = None, k: int | None = None) -> Iterator[pd.DataFrame]:
-        """The candidates of many users, not re-ranked, a block of users at a time.
+    def candidates(
+        self, user_ids: Ids | None = None, k: int | None = None, *, rerank: bool = False
+    ) -> Iterator[pa.RecordBatch]:
+        """The candidates of many users, a block of users at a time; ``ranker.offline`` has them on disk.
 
         Args:
             user_ids: The users; None for everybody.
             k: Items for each, at most; None for as many as ``config.fusion.depth``.
+            rerank: Let the re-ranker order its part of them.
 
         Returns:
-            Tables ``user_id, item_id, score, rank`` and each source's own score (missing where it has none).
+            Batches ``user_id, item_id, score, rank`` and each source's own score, null where it has none.
 
         Raises:
             InputError: A user is unknown (when their block is reached), or ``k`` is out of range.
         """
-        return candidate_tables(self.retriever, self.users, self.catalogue.ids, user_ids, k)
+        return candidate_batches(self, user_ids, k, rerank, self.users)
 
     def feedback(self, events: pd.DataFrame, refuse: Refuse | None = None) -> int:
         """Take in what users just did; the very next ``recommend`` knows it.
@@ -281,20 +275,6 @@ class Engine:
             ArtifactError: The log could not be written.
         """
         return self.intake.forget(listed(user_ids))
-
-    def _asked(
-        self, user_ids: Ids | None, history: pd.DataFrame | None, on_unknown: OnUnknown
-    ) -> tuple[Sequence[Any], Histories]:
-        check_choice("on_unknown", on_unknown, OnUnknown)
-        if history is not None:
-            return given_histories(user_ids, history, self.catalogue)
-        if user_ids is None:
-            raise InputError("recommend: pass user_ids, or a history table whose users are meant.")
-        ids = listed(user_ids)
-        histories = self.users.histories(ids)
-        if on_unknown == "raise":
-            check_known(ids, histories.lengths)
-        return ids, histories
 
     def _read(self, query: str | Sequence[str] | None, n_users: int) -> Queries | None:
         return None if query is None else read_queries(query, n_users, self.reranker, self.encoder)

@@ -11,6 +11,7 @@ reranker/    gain.json and the cross-encoder's own files; missing where the engi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from pydantic.dataclasses import dataclass
 
 from encoders import Encoder, OnnxTextEncoder, TextEncoder, is_export
 from encoders.errors import ArtifactError, ConfigError, InputError
-from ranker.artifact import open_version, remove_others, write_version
+from ranker.artifact import MANIFEST, open_version, remove_others, write_version
 from ranker.calibration import Calibration
 from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import EventLog, FeedbackLog
 from ranker.lasting import lasting_views
+from ranker.learning.versions import FOLDER
 from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
 from ranker.sources import SOURCES
@@ -108,6 +110,18 @@ def erase(engine: Engine, root: Path, user_ids: Ids) -> int:
     if isinstance(engine.log, FeedbackLog):
         engine.log.all_forgotten()
     return deleted
+
+
+def fingerprint(engine: Engine) -> str:
+    """SHA-256 of what the manifests of a saved engine's version say, those of learned weights included."""
+    if engine.folder is None:
+        raise InputError("This engine is not saved. Save it to a folder first.")
+    saved, _, learned = engine.version.partition("+")
+    folders = [engine.folder / saved, *([engine.folder / FOLDER / learned] if learned else [])]
+    digest = hashlib.sha256()
+    for folder in folders:
+        digest.update((folder / MANIFEST).read_bytes())
+    return digest.hexdigest()
 
 
 def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:

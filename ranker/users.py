@@ -53,11 +53,20 @@ class LoggedActs:
         policy: What its events say.
         items: The catalogue's ids; an event on another item is passed over, since a log outlives catalogues.
         most_users: Who stay in memory at most.
+        until: Offset of the newest event that counts; None: all that come.
     """
 
-    def __init__(self, log: EventLog, policy: FeedbackPolicy, items: IdMap, most_users: int = MOST_USERS) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        policy: FeedbackPolicy,
+        items: IdMap,
+        most_users: int = MOST_USERS,
+        until: int | None = None,
+    ) -> None:
         self.log = log
         self.most_users = most_users
+        self._until = until
         self._policy = policy
         self._items = items
         self._read: OrderedDict[int | str, _Read] = OrderedDict()  # the one asked for last is last
@@ -78,7 +87,8 @@ class LoggedActs:
             read = {user_id: self._read.get(user_id, NOTHING) for user_id in user_ids}
         newer: dict[int | str, list[Logged]] = {}
         for event in self.log.of_users({user_id: known.offset for user_id, known in read.items()}):
-            newer.setdefault(event.user_id, []).append(event)
+            if self._until is None or event.offset <= self._until:
+                newer.setdefault(event.user_id, []).append(event)
         for user_id, events in newer.items():
             reports = (*read[user_id].reports, *self._reports(events))
             read[user_id] = _Read(events[-1].offset, reports, acts_of(reports, self._policy.same_act_seconds))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,12 +105,25 @@ def sync(path: Path) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a small file so that a crash at any instant leaves the old content or the new one."""
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def replace_settings(settings: object, path: Path) -> None:
+    """The same with settings as ``save_settings`` writes them."""
+    with replacing(path) as temporary:
+        save_settings(settings, temporary)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside this one to write to, which takes its place once all is on disk, or leaves nothing behind."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        yield temporary
         sync(temporary)
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ranker.cli.candidates import candidates
 from ranker.cli.compare import compare
 from ranker.cli.evaluate import backtest, evaluate
 from ranker.cli.export import export
@@ -19,7 +20,7 @@ from ranker.cli.info import info
 from ranker.cli.learn import learn, rollback, status
 from ranker.cli.log import compact, forget, log
 from ranker.cli.output import Output, notes
-from ranker.cli.serve import candidates, rank, recommend, similar
+from ranker.cli.serve import rank, recommend, similar
 from ranker.cli.tune import tune
 
 PROGRAM = "ranker"

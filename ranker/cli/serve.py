@@ -9,7 +9,7 @@ import typer
 
 from ranker.cli.arguments import FILTERS, Model, attribute_filters, listed_ids, loaded
 from ranker.cli.output import Output
-from ranker.cli.tables import appearing, check_writable, read_events, write_table
+from ranker.cli.tables import check_writable, read_events, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,44 +125,6 @@ def similar(
     with loaded(model) as engine:
         found = engine.similar_items(engine.catalogue.ids.parse(item_ids), k)
         output.show(similar=_titled(found, engine, "similar_item_id"))
-
-
-def candidates(
-    ctx: typer.Context,
-    model: Model,
-    out: Annotated[Path, typer.Option(help="The .parquet file to write.", show_default=False)],
-    user_ids: Annotated[list[str] | None, typer.Argument(metavar="[USER_ID]...", help="For whom; else everybody.")] = (
-        None
-    ),
-    k: Annotated[int, typer.Option("-k", help="Candidates for each user.")] = 200,
-) -> None:
-    """Write the candidates of many users, each source's score beside them, not re-ranked.
-
-    Example:
-        ranker candidates model -k 200 --out candidates.parquet
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from tqdm import tqdm
-
-    output: Output = ctx.obj
-    check_writable(out, (".parquet",))  # a block of users at a time, which text files have no types for
-    rows = 0
-    with loaded(model) as engine:
-        users = engine.users.base.users.parse(user_ids) if user_ids else engine.users.ids
-        blocks = engine.candidates(users, k)
-        first = next(blocks)
-        schema = pa.Schema.from_pandas(first, preserve_index=False)
-        with (
-            appearing(out) as part,
-            pq.ParquetWriter(part, schema, compression="zstd") as writer,
-            tqdm(total=len(users), unit="user", disable=not output.shows_progress) as bar,
-        ):
-            for block in (first, *blocks):
-                writer.write_table(pa.Table.from_pandas(block, schema, preserve_index=False))
-                bar.update(block["user_id"].nunique())
-                rows += len(block)
-    output.show(written={"file": out, "users": len(users), "rows": rows})
 
 
 def _titled(found: pd.DataFrame, engine: Engine, column: str = "item_id") -> pd.DataFrame:

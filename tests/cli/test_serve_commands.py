@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from small_site import N_USERS, Run, files_below
+from small_site import Run, files_below
 
 from ranker import Between, Engine
 
@@ -144,34 +144,6 @@ def test_similar_finds_neighbours(model: Path, engine: Engine, ranker: Run) -> N
     done = ranker("similar", model, "9", "4", "-k", "3", "--json")
     assert done.json["similar"] == titled(engine.similar_items([9, 4], 3), engine, "similar_item_id")
     ranker("similar", model, "9", "-k", "30").refused("k = 30", "29")
-
-
-def test_candidates_are_written_for_everybody_or_for_some(
-    model: Path, engine: Engine, tmp_path: Path, ranker: Run
-) -> None:
-    out = tmp_path / "candidates.parquet"
-    told = ranker("candidates", model, "-k", "7", "--out", out, "--json").json
-    expected = pd.concat(engine.candidates(k=7), ignore_index=True)
-    assert told == {"written": {"file": str(out), "users": N_USERS, "rows": len(expected)}}
-    pd.testing.assert_frame_equal(pd.read_parquet(out), expected)
-    assert ranker("candidates", model, "4", "-k", "7", "--out", out).code == 0
-    pd.testing.assert_frame_equal(pd.read_parquet(out), pd.concat(engine.candidates([4], k=7), ignore_index=True))
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["-k", "31"], ["k = 31"]),
-        (["999", "-k", "5"], ["unknown", "999"]),
-        (["--out", "candidates.csv"], [".parquet"]),
-    ],
-)
-def test_candidates_leave_no_file_behind_when_refused(
-    words: list[str], told: list[str], model: Path, tmp_path: Path, ranker: Run
-) -> None:
-    before = files_below(tmp_path)
-    ranker("candidates", model, "--out", tmp_path / "candidates.parquet", *words).refused(*told)
-    assert files_below(tmp_path) == before
 
 
 def test_info_describes_the_engine(model: Path, engine: Engine, ranker: Run) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tiny_engine
 from tiny_engine import events
@@ -38,7 +39,8 @@ def test_it_equals_a_count_by_hand_of_what_is_recommended(honest, k):
     found = evaluate(honest, SPLIT.test, cutoffs=(5, 10))
     users = sorted(SPLIT.test["user_id"].unique())
     served = honest.recommend(users, 10).groupby("user_id")["item_id"].agg(list)
-    fused = pd.concat(honest.candidates(users, 10)).groupby("user_id")["item_id"].agg(list)
+    proposed = pa.Table.from_batches(list(honest.candidates(users, 10))).to_pandas()
+    fused = proposed.groupby("user_id")["item_id"].agg(list)
     for system, lists in ((ENGINE, served), (CANDIDATES, fused)):
         expected = by_hand(lists, SPLIT.test, k)
         measured = found.per_user[system].set_index("user_id").loc[users].reset_index()[expected.columns]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from tiny_models import bert_config, save_checkpoint, wordpiece_tokenizer
 from transformers import BertModel
@@ -112,7 +113,7 @@ def answers(engine):
         "rank": engine.rank(101, [f"i{n}" for n in range(1, N_ITEMS, 3)]),
         "rank query": engine.rank(101, [f"i{n}" for n in range(1, N_ITEMS, 3)], query="old river"),
         "similar": engine.similar_items([f"i{n}" for n in range(1, N_ITEMS)], 9),
-        "candidates": pd.concat(engine.candidates(range(100, 140), k=50)),
+        "candidates": pa.Table.from_batches(list(engine.candidates(range(100, 140), k=50))).to_pandas(),
     }
 
 

@@ -160,9 +160,9 @@ def test_similar_items_leave_the_item_out_and_are_best_first(fitted):
 
 
 def test_candidates_of_everybody_come_in_blocks_and_equal_those_of_one(fitted, monkeypatch):
-    whole = pd.concat(fitted.candidates(k=12))
-    monkeypatch.setattr("ranker.answers.BLOCK_USERS", 7)
-    blocks = list(fitted.candidates(k=12))
+    whole = pd.concat(batch.to_pandas() for batch in fitted.candidates(k=12))
+    monkeypatch.setattr("ranker.batches.BLOCK_USERS", 7)
+    blocks = [batch.to_pandas() for batch in fitted.candidates(k=12)]
     assert [block["user_id"].nunique() for block in blocks] == [7] * 5 + [5]
     together = pd.concat(blocks)
     assert_rows_equal({user: whole[whole["user_id"] == user] for user in range(100, 140)}, together)

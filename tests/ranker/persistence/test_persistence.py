@@ -20,7 +20,7 @@ def test_a_loaded_engine_answers_as_the_fitted_one(fitted, engine):
     assert_same(answers(fitted), answers(engine))
     everybody = [list(one.candidates(k=50)) for one in (fitted, engine)]
     for before, after in zip(*everybody, strict=True):
-        pd.testing.assert_frame_equal(after, before, check_exact=True)
+        assert after.equals(before)
     assert engine.config == fitted.config
     assert engine.training == fitted.training
     assert engine.calibration == fitted.calibration

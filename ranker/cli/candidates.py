@@ -1,0 +1,61 @@
+"""Candidates of many users, into a folder for somebody else's serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ranker.cli.arguments import Model
+from ranker.cli.output import Output
+
+
+def candidates(
+    ctx: typer.Context,
+    model: Model,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the Parquet files go.", show_default=False)],
+    users: Annotated[
+        str, typer.Option(metavar="all|FILE", help="For whom: everybody, or user_id of a .parquet, .csv or .tsv file.")
+    ] = "all",
+    k: Annotated[int, typer.Option("-k", "--k", help="Candidates for each user, at most.")] = 200,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Let the cross-encoder order the first of them.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes, a core each; else as many as there are cores.", show_default=False)
+    ] = None,
+    users_per_shard: Annotated[int, typer.Option(help="Users in each file but the last.")] = 5_000,
+) -> None:
+    """Write the candidates of many users, with every source's score, into Parquet files.
+
+    A file is there whole or not at all. A run that was interrupted goes on when it is started again with the same, and
+    ends with the same bytes. Feedback that comes meanwhile is for the next run, into another folder.
+
+    Example:
+        ranker candidates model --users all -k 200 --out candidates
+    """
+    from ranker.offline import generate
+
+    output: Output = ctx.obj
+    manifest = generate(
+        model,
+        out,
+        None if users == "all" else _user_ids(Path(users)),
+        k,
+        rerank=rerank,
+        workers=workers,
+        users_per_shard=users_per_shard,
+        progress=output.shows_progress,
+    )
+    plan = manifest.plan
+    told = {"users": plan.users, "rows": manifest.rows, "files": len(manifest.shards), "version": plan.version}
+    output.show(written={"folder": out, **told})
+
+
+def _user_ids(path: Path) -> list[object]:
+    from encoders.errors import InputError
+    from ranker.data.table import read_table
+
+    table = read_table(path, ids=("user_id",))
+    if "user_id" not in table:
+        raise InputError(f"{path}: no column 'user_id'; the columns are {', '.join(map(str, table.columns))}.")
+    return table["user_id"].tolist()

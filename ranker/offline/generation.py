@@ -1,0 +1,180 @@
+"""Generation: every user's candidates into shards, by several processes, on from where an earlier run ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from encoders.errors import ArtifactError, ConfigError, InputError
+from ranker.arguments import check_k, check_known, listed
+from ranker.artifact import refusal
+from ranker.batches import BLOCK_USERS
+from ranker.engine import Engine
+from ranker.installed import libraries
+from ranker.offline.folder import LOCK, MANIFEST, Manifest, Plan, Shard, agreed_plan, ids_sha256, plan_of, shard_name
+from ranker.offline.shards import shard_of, write_shard, writers
+from ranker.persistence import fingerprint, load_engine
+from retrieval.ids import Ids
+from retrieval.storage import replace_settings
+
+USERS_PER_SHARD = 5_000
+LEFTOVERS = ".part-*.tmp", f".{MANIFEST}.*.tmp"
+
+
+def generate(
+    model: Path | str,
+    out: Path | str,
+    user_ids: Ids | None = None,
+    k: int = 200,
+    *,
+    rerank: bool = False,
+    workers: int | None = None,
+    users_per_shard: int = USERS_PER_SHARD,
+    progress: bool = True,
+) -> Manifest:
+    """Write the candidates of many users into a folder of Parquet files.
+
+    Each file holds the candidates of some users, in the users' order, and is written whole or not at all. A run that
+    was killed goes on with what lacks when it is started again with the same, and the result is the same to the byte as
+    that of a run that was not. Feedback that comes meanwhile is for the next run.
+
+    Args:
+        model: Folder of a saved engine.
+        out: The folder, made where it is missing.
+        user_ids: The users; None for everybody.
+        k: Items for each, at most.
+        rerank: Let the re-ranker order its part of them.
+        workers: Processes, each on one core; None: as many as this process may use cores.
+        users_per_shard: In each file but the last.
+        progress: Show a bar.
+
+    Returns:
+        What was written: rows, sizes, checksums.
+
+    Raises:
+        InputError: A user is unknown, the list of users is empty, or the folder holds something else or another run's
+            candidates; the message says what differs.
+        ConfigError: A number is out of range.
+        ArtifactError: The model cannot be read, or the disk refused; what was written stays, and a new run goes on.
+    """
+    model, out = Path(model), Path(out)
+    workers = cores() if workers is None else workers
+    for name, number in {"workers": workers, "users_per_shard": users_per_shard}.items():
+        if number < 1:
+            raise ConfigError(f"{name} = {number}, but it must be at least 1.")
+    engine = load_engine(model)
+    with closing(engine.log):
+        check_k(k, len(engine.catalogue), len(engine.catalogue))
+        given = None if user_ids is None else _known(engine, user_ids)
+        with _alone_in(out):
+            ids = _everybody(engine, out) if given is None else given
+            plan = agreed_plan(out, _planned(engine, ids, k, rerank, users_per_shard))
+            for pattern in LEFTOVERS:
+                for path in out.glob(pattern):
+                    path.unlink()
+            return _completed(model, out, plan, ids, workers, progress)
+
+
+def _completed(model: Path, out: Path, plan: Plan, ids: Sequence[object], workers: int, progress: bool) -> Manifest:
+    """The folder once all of the plan's shards are there."""
+    found = {number: _there(out, plan, number) for number in range(plan.shards)}
+    shards = {number: shard for number, shard in found.items() if shard is not None}
+    lacking = [number for number in found if number not in shards]
+    with tqdm(total=plan.users, unit="user", disable=None if progress else True) as bar:
+        bar.update(sum(shard.users for shard in shards.values()))
+        for number, shard in _written(model, out, plan, ids, lacking, workers):
+            shards[number] = shard
+            bar.update(shard.users)
+    every = tuple(shards[number] for number in found)
+    manifest = Manifest(plan, sum(shard.rows for shard in every), every)
+    replace_settings(manifest, out / MANIFEST)
+    return manifest
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """The folder, made where it is missing, while no other run writes to it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / LOCK)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(
+            f"{out}: another run writes to this folder. Wait for its end, or choose another one."
+        ) from error
+    except OSError as error:
+        raise ArtifactError(
+            f"{out}: cannot be written ({refusal(error) or error}). Choose another folder, or mend that."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _known(engine: Engine, user_ids: Ids) -> list[object]:
+    """The users, all of whom are known."""
+    ids = listed(user_ids)
+    for start in range(0, len(ids), BLOCK_USERS):
+        block = ids[start : start + BLOCK_USERS]
+        check_known(block, engine.users.histories(block).lengths)
+    return ids
+
+
+def _everybody(engine: Engine, out: Path) -> list[object]:
+    """Of all users those who were there when the folder's plan was made."""
+    before = plan_of(out)
+    return engine.users.ids[: None if before is None else before.users]
+
+
+def _planned(engine: Engine, ids: Sequence[object], k: int, rerank: bool, users_per_shard: int) -> Plan:
+    return Plan(
+        version=engine.version, fingerprint=fingerprint(engine), log_offset=engine.log.last_offset(),
+        erasures=engine.log.erasures(), users=len(ids), users_sha256=ids_sha256(ids), k=k, rerank=rerank,
+        users_per_shard=users_per_shard, libraries={**libraries(), "pyarrow": pa.__version__},
+    )  # fmt: skip
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _there(out: Path, plan: Plan, number: int) -> Shard | None:
+    """A shard that an earlier run wrote."""
+    path = out / shard_name(number)
+    users = plan.shard(number)
+    try:
+        return shard_of(path, users.stop - users.start) if path.exists() else None
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}). Remove it, and generate again: it goes on.") from error
+
+
+def _written(
+    model: Path, out: Path, plan: Plan, ids: Sequence[object], numbers: Sequence[int], workers: int
+) -> Iterator[tuple[int, Shard]]:
+    """Write these shards; each as it is done."""
+    if not numbers:
+        return
+    with writers(model, plan, min(workers, len(numbers))) as pool:
+        under_way = {
+            pool.submit(write_shard, ids[plan.shard(number)], out / shard_name(number)): number for number in numbers
+        }
+        try:
+            for done in as_completed(under_way):
+                yield under_way[done], done.result()
+        except BrokenProcessPool as error:
+            raise ArtifactError(
+                f"{out}: a process that generated candidates was killed, by the system for want of memory most likely. "
+                "What it wrote stays. Start again with fewer workers."
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,60 @@
+"""`candidates`: those of many users, in a folder of Parquet files."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from small_site import N_USERS, Run
+
+from ranker import Engine
+
+
+def expected(engine: Engine, users: list[int] | None = None) -> pd.DataFrame:
+    return pa.Table.from_batches(list(engine.candidates(users, k=7))).to_pandas()
+
+
+def test_candidates_are_written_for_everybody_or_for_some(
+    model: Path, engine: Engine, tmp_path: Path, ranker: Run
+) -> None:
+    out = tmp_path / "candidates"
+    told = ranker("candidates", model, "-k", "7", "--out", out, "--workers", "1", "--json").json
+    everybody = expected(engine)
+    assert told == {
+        "written": {"folder": str(out), "users": N_USERS, "rows": len(everybody), "files": 1, "version": "v0001"}
+    }
+    pd.testing.assert_frame_equal(pd.read_parquet(out), everybody)
+    pd.DataFrame({"user_id": [4, 2]}).to_csv(tmp_path / "some.csv", index=False)
+    some = tmp_path / "some"
+    assert ranker("candidates", model, "-k", "7", "--out", some, "--users", tmp_path / "some.csv").code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(some), expected(engine, [4, 2]))
+
+
+@pytest.mark.parametrize(
+    ("words", "users", "told"),
+    [
+        (["-k", "31"], [1], ["k = 31"]),
+        (["-k", "5"], [999], ["unknown", "999"]),
+        (["-k", "5"], [], ["empty"]),
+        (["-k", "5", "--workers", "0"], [1], ["workers = 0"]),
+        (["-k", "5", "--users-per-shard", "0"], [1], ["users_per_shard = 0"]),
+    ],
+)
+def test_what_cannot_be_generated_leaves_nothing_behind(
+    words: list[str], users: list[int], told: list[str], model: Path, tmp_path: Path, ranker: Run
+) -> None:
+    pd.DataFrame({"user_id": pd.Series(users, dtype="int64")}).to_parquet(tmp_path / "users.parquet")
+    out = tmp_path / "candidates"
+    ranker("candidates", model, "--out", out, "--users", tmp_path / "users.parquet", *words).refused(*told)
+    assert not out.exists()
+
+
+def test_a_folder_of_something_else_and_a_file_without_users_are_refused(
+    model: Path, tmp_path: Path, ranker: Run
+) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("Dear")
+    ranker("candidates", model, "-k", "5", "--out", tmp_path / "letters").refused("dear.txt")
+    pd.DataFrame({"visitor": [1]}).to_csv(tmp_path / "users.csv", index=False)
+    words = ("candidates", model, "-k", "5", "--out", tmp_path / "out", "--users", tmp_path / "users.csv")
+    ranker(*words).refused("no column 'user_id'", "visitor")
