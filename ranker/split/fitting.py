@@ -118,7 +118,8 @@ def fit_split(
         report = train_joint(model, inputs, learned, validation, config.training, seed, progress, taught)
         reranker = SplitReranker(OnnxJoint.trace(model), inputs, items, config.depth, NO_GAIN)
         judged = judged_on(reranker, validation)
-        reranker.gain, reranker.query_gain = judged.gain, judged_on(reranker, validation_queried).gain
+        reranker.gain = reranker.saved_gain = judged.gain
+        reranker.query_gain = judged_on(reranker, validation_queried).gain
         remove_with(reranker, folder)
     return reranker, report, judged
 
