@@ -61,10 +61,10 @@ class Intake:
         """Record feedback; see ``Engine.feedback``."""
         refused = self._observations.events.labels("refused")
         with self._observations.timed("feedback"):
-            try:
-                return self._taken(events)
-            except InputError:
-                if refuse is None or not isinstance(events, pd.DataFrame) or events.empty:
+            if refuse is None or not isinstance(events, pd.DataFrame) or events.empty:
+                try:
+                    return self._taken(events)
+                except InputError:
                     refused.inc(len(events) if isinstance(events, pd.DataFrame) else 1)
                     raise
             check_columns(events)
@@ -124,9 +124,10 @@ class Intake:
             self._moving = True
             self._changed.wait_for(lambda: not self._recording)
         try:
-            log.append(self.log.read(copied))
             if gone := self.log.forgotten():
                 log.forget(gone)
+                copied = 0  # what they did since is not forgotten: recording it again does no harm
+            log.append(self.log.read(copied))
             self.use_log(log)
         finally:
             with self._changed:

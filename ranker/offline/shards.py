@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -32,10 +33,10 @@ class _Opened:
 
     engine: Engine
     users: UserHistories  # as of the plan's offset
-    plan: Plan
+    fingerprint: str
 
 
-_opened: _Opened
+_task: tuple[Path, Plan]  # of this process
 
 
 def writers(model: Path, plan: Plan, count: int) -> ProcessPoolExecutor:
@@ -44,20 +45,26 @@ def writers(model: Path, plan: Plan, count: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
     if "forkserver" in kinds:
         context.set_forkserver_preload([__name__])  # torch takes seconds
-    return ProcessPoolExecutor(count, context, _open, (model, plan))
+    return ProcessPoolExecutor(count, context, _begin, (model, plan))
 
 
-def _open(model: Path, plan: Plan) -> None:
-    """Open the model in this process."""
+def _begin(model: Path, plan: Plan) -> None:
+    global _task
+    _task = model, plan
     parent = multiprocessing.parent_process()
     if parent is not None:  # a killed one leaves its processes waiting for work
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
+
+
+@cache
+def _opened() -> _Opened:
+    """The model in this process; opened with its first shard, whose caller is told if that fails."""
+    model, plan = _task
     engine = load_engine(model)
     acts = LoggedActs(engine.log, engine.config.feedback, engine.catalogue.ids, until=plan.log_offset)
-    global _opened
-    _opened = _Opened(engine, engine.users.over(acts), plan)
+    return _Opened(engine, engine.users.over(acts), fingerprint(engine))
 
 
 def _end_with(parent: BaseProcess) -> None:
@@ -70,10 +77,11 @@ def write_shard(user_ids: Sequence[object], path: Path) -> Shard:
 
     Raises:
         InputError: A user is unknown, or the model is no longer the plan's.
-        ArtifactError: The disk refused.
+        ArtifactError: The model cannot be read, or the disk refused.
     """
-    engine, plan = _opened.engine, _opened.plan
-    if fingerprint(engine) != plan.fingerprint:
+    plan, opened = _task[1], _opened()
+    engine = opened.engine
+    if opened.fingerprint != plan.fingerprint:
         raise InputError(f"{engine.folder}: was changed while candidates were generated. Let it be, and start again.")
     schema = schema_of(engine).with_metadata({"model_version": plan.version, "model_sha256": plan.fingerprint})
     try:
@@ -82,7 +90,7 @@ def write_shard(user_ids: Sequence[object], path: Path) -> Shard:
             replacing(path) as part,
             pq.ParquetWriter(part, schema, compression="zstd") as writer,
         ):
-            for batch in candidate_batches(engine, user_ids, plan.k, plan.rerank, _opened.users):
+            for batch in candidate_batches(engine, user_ids, plan.k, plan.rerank, opened.users):
                 writer.write_batch(batch.replace_schema_metadata(schema.metadata))
     except OSError as error:
         why = refusal(error)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tiny_engine import events
 import ranker
 from encoders.errors import ArtifactError, InputError
 from ranker.offline import generate, read_manifest
+from ranker.offline.shards import write_shard, writers
 
 KILLS = int(os.environ.get("RANKER_GENERATION_KILLS", "5"))
 SETTINGS = {"k": 12, "workers": 2, "users_per_shard": 4, "progress": False}
@@ -173,3 +175,13 @@ def test_a_folder_that_cannot_be_written_is_told(saved, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot be written"):
         generate(saved, tmp_path / "file" / "out", **SETTINGS)
+
+
+def test_a_model_that_changes_before_it_is_opened_ends_the_run_with_the_reason(model, whole, tmp_path):
+    plan = replace(read_manifest(whole).plan, fingerprint="another")
+    with writers(model, plan, 1) as pool, pytest.raises(InputError, match="was changed while candidates"):
+        pool.submit(write_shard, [100], tmp_path / "part-00000.parquet").result()
+    (model / "v0001" / "config.yaml").write_text("?")
+    with writers(model, plan, 1) as pool, pytest.raises(ArtifactError, match=r"config\.yaml"):
+        pool.submit(write_shard, [100], tmp_path / "part-00000.parquet").result()
+    assert not list(tmp_path.glob("*part-*"))
