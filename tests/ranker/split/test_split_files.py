@@ -16,6 +16,7 @@ from tiny_split import SERVES, USERS, assert_same, at, fitted_with
 import ranker
 from encoders import ExportConfig, OnnxTextEncoder, TextEncoder
 from encoders.errors import ArtifactError, InputError
+from ranker.reranker import NO_GAIN
 from ranker.split.reranker import FACTORS, SplitReranker
 
 
@@ -24,6 +25,16 @@ def test_a_loaded_engine_answers_as_the_fitted_one(fitted, engine):
     assert engine.config == fitted.config
     assert engine.training == fitted.training
     assert engine.reranker.gain == SERVES
+
+
+def test_a_fitted_engine_keeps_its_probabilities_when_it_is_saved(checkpoint, tmp_path):
+    config = tiny_engine.split_config(checkpoint)
+    engine = ranker.fit(tiny_engine.interactions(), tiny_engine.items(), config, progress=False)
+    assert engine.reranker.saved_gain == engine.reranker.gain != NO_GAIN
+    calibration = engine.calibration
+    assert calibration is not None
+    engine.save(tmp_path / "model")
+    assert engine.calibration == ranker.load(tmp_path / "model").calibration == calibration
 
 
 def test_saving_again_and_again_changes_no_answer(engine, tmp_path):
