@@ -23,7 +23,7 @@ def fit(checkpoint, **changes):
 def fitted_with(checkpoint, **changes):
     """A fitted engine whose joint layers are asked, and far enough from the fused order to see it."""
     engine = fit(checkpoint, **changes)
-    engine.reranker.gain = SERVES
+    engine.reranker.gain = engine.reranker.saved_gain = SERVES
     weights = moved(engine.reranker.joint.model()).state_dict()
     weights["kind.weight"].zero_()  # it learned from no feedback, so any kind reads as a logged event
     engine.reranker.joint.replace(weights)
