@@ -70,7 +70,7 @@ def test_users_without_events_keep_the_fused_order(fitted):
 
 
 def test_joint_layers_that_do_not_serve_are_not_asked(engine):
-    engine.reranker.gain = Gain(0.1, 0.2)
+    engine.reranker.gain = engine.reranker.saved_gain = Gain(0.1, 0.2)
     pd.testing.assert_frame_equal(engine.recommend(USERS, 12), without_reranker(engine).recommend(USERS, 12))
 
 
