@@ -64,9 +64,9 @@ class Intake:
             if refuse is None or not isinstance(events, pd.DataFrame) or events.empty:
                 try:
                     return self._taken(events)
-                except InputError:
+                except InputError as error:
                     refused.inc(len(events) if isinstance(events, pd.DataFrame) else 1)
-                    raise
+                    raise InputError(f"{error} Nothing was recorded.") from error
             check_columns(events)
             new, parts = 0, [(0, len(events))]
             while parts:  # what holds an event that cannot be used is halved until that one is alone

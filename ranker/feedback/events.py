@@ -140,5 +140,5 @@ def _refuse(bad: pd.Series, table: pd.DataFrame, problem: str) -> None:
         row = int(bad.to_numpy().argmax())
         raise InputError(
             f"feedback: {problem} in {int(bad.sum())} of {len(table)} events (first: row {row}, event id "
-            f"{table['event_id'].iloc[row]!r}). Nothing was recorded; mend or leave out those rows."
+            f"{table['event_id'].iloc[row]!r}). Mend or leave out those rows."
         )

@@ -93,8 +93,8 @@ def inserted(cursor: sqlite3.Cursor, row: Row, received: int, kept_from: int) ->
     if moment < kept_from:
         raise InputError(
             f"feedback: event id {event_id!r} is of {pd.Timestamp(moment, unit='us')}, but the log keeps events from "
-            f"{pd.Timestamp(kept_from, unit='us')} on, and cannot tell whether it had this one. Nothing was recorded; "
-            "leave such events out."
+            f"{pd.Timestamp(kept_from, unit='us')} on, and cannot tell whether it had this one. Leave such events "
+            "out."
         )
     cursor.execute(INSERT, (*row, received))
     if cursor.rowcount == 1:
@@ -108,8 +108,8 @@ def check_same(cursor: sqlite3.Cursor, row: Row) -> None:
     held = cursor.execute(f"SELECT {SAME} FROM events WHERE event_id = ?", row[:1]).fetchone()
     if held is not None and held != row:
         raise InputError(
-            f"feedback: event id {row[0]!r} is in the log already with different content. Nothing was recorded; "
-            "give each act an id of its own."
+            f"feedback: event id {row[0]!r} is in the log already with different content. "
+            "Give each act an id of its own."
         )
 
 
