@@ -19,11 +19,12 @@ from ranker.calibration import Calibration
 from ranker.config import EngineConfig
 from ranker.feedback import EventLog
 from ranker.intake import Intake, Refuse
-from ranker.learning.versions import refresh, roll_back
+from ranker.learning.versions import Learned, refresh, roll_back
 from ranker.observations import Observations
 from ranker.reranker import Reranker
 from ranker.status import status_of
 from ranker.users import UserHistories
+from ranker.views import Views
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever
@@ -52,6 +53,7 @@ class Engine:
         config: The settings that the parts were made with.
         training: What the cross-encoder's fine-tuning reached; None where there was none.
         calibration: Makes probabilities of scores; None where nothing was held out to learn it from.
+        sources_until: Offset of the newest event of the log that the sources were fitted on, beyond the log of the fit.
         version: What logged lists are told to come from.
         folder: Where the engine is saved; None where it is not.
     """
@@ -69,19 +71,30 @@ class Engine:
         config: EngineConfig,
         training: TrainingReport | None,
         calibration: Calibration | None,
+        sources_until: int = 0,
         version: str = UNSAVED,
         folder: Path | None = None,
     ) -> None:
         self.catalogue, self.encoder = catalogue, encoder
-        self.retriever = retriever
-        self.lasting = lasting
+        self.views = self.saved_views = Views(retriever, lasting, sources_until)
         self.reranker = reranker
         self.config = config
         self.training = training
         self.calibration = calibration
         self.version, self.folder = version, folder
+        self.learned: Learned | None = None  # what serves in place of the saved weights and sources
         self.observations = Observations()
         self.intake = Intake(interactions, log, catalogue, config.feedback, self.observations)
+
+    @property
+    def retriever(self) -> FusedRetriever:
+        """Proposes candidates for what comes next."""
+        return self.views.next
+
+    @property
+    def lasting(self) -> FusedRetriever | None:
+        """The same for lasting taste; None where the engine has no such view."""
+        return self.views.lasting
 
     @property
     def users(self) -> UserHistories:
@@ -236,7 +249,7 @@ class Engine:
         return save_engine(self, Path(folder))
 
     def rollback(self, version: str) -> None:
-        """Let a kept version of learned weights serve, see ``status``; a learner goes on from there.
+        """Let a kept version of what was learned serve, see ``status``; a learner goes on from there.
 
         Raises:
             InputError: The engine has none: it was never saved, or its re-ranker does not learn.
@@ -247,10 +260,11 @@ class Engine:
     def refresh(self) -> bool:
         """Let serve what another process learned for this saved engine, or returned to, since it was loaded.
 
-        What users did is known without it. A newer version of the whole engine is not taken over; load that.
+        That is weights of the cross-encoder, and sources that were fitted again. What users did is known without it. A
+        newer version of the whole engine is not taken over; load that.
 
         Returns:
-            Whether other weights serve now.
+            Whether something else serves now.
 
         Raises:
             ArtifactError: The learned version is damaged. What served goes on then.

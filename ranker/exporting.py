@@ -20,7 +20,6 @@ from encoders import (
     export_text_encoder,
 )
 from ranker.engine import Engine
-from ranker.lasting import lasting_views
 from ranker.pair.reranker import PairReranker
 from ranker.persistence import load_engine, save_engine
 from ranker.split.reranker import SplitReranker
@@ -78,7 +77,7 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
     histories = engine.users.histories(engine.users.ids).liked()
     rng = np.random.default_rng(engine.config.seed)
     reports: dict[str, ExportReport] = {}
-    retriever, lasting, reranker = engine.retriever, engine.lasting, engine.reranker
+    views, reranker = engine.views, engine.reranker
     with tempfile.TemporaryDirectory() as temporary:
         encoder = engine.encoder
         if isinstance(encoder, TextEncoder):
@@ -88,12 +87,10 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             lower = reranker.items.shape.lower_layers if isinstance(reranker, SplitReranker) else None
             export_text_encoder(encoder, task, target, engine.config.export, lower)
             encoder = OnnxTextEncoder.load(target)
-            if "text" in retriever.sources:
+            if "text" in views.next.sources:
                 vectors = encoder.encode(engine.catalogue.texts, progress=True)
                 text = TextRetriever.fit(vectors, engine.config.text, engine.config.seed)
-                sources = {**retriever.sources, "text": text}
-                retriever = retriever.over(sources)
-                lasting = None if lasting is None else lasting.over(lasting_views(sources))
+                views = views.over({"text": text}, views.until)
             if isinstance(reranker, SplitReranker):
                 reranker = reranker.read_by(encoder, engine.catalogue.texts, Path(temporary) / "states")
         if isinstance(encoder, OnnxTextEncoder):
@@ -111,8 +108,9 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             catalogue=engine.catalogue,
             interactions=engine.users.base,
             encoder=encoder,
-            retriever=retriever,
-            lasting=lasting,
+            retriever=views.next,
+            lasting=views.lasting,
+            sources_until=views.until,
             reranker=reranker,
             log=engine.log,
             config=engine.config,

@@ -23,8 +23,10 @@ class Observations:
             weight to a newer verdict), "out of order" (older than what was known of the user).
         lists: Lists that were logged as shown.
         lag: Seconds from an act to its arrival.
-        seconds: Of the stages of an answer ("retrieve", "rerank"), of "feedback", and of a learner's "step".
+        seconds: Of the stages of an answer ("retrieve", "rerank"), of "feedback", of a learner's "step", and of fitting
+            sources again ("refit").
         learned: Steps of a learner by their outcome: "learned", "promoted", "dropped", "rolled back".
+        refits: Sources that were fitted again, by what became of them: "served", "kept" (as they were).
         ndcg: NDCG@10 on the newest measured lists, of the weights "serving" and of the saved engine's, "frozen".
         offset: Of the newest event that a learner has taken.
     """
@@ -37,6 +39,7 @@ class Observations:
         self.lag = Histogram("ranker_event_lag_seconds", "From act to arrival.", registry=registry, buckets=LAGS)
         self.seconds = Histogram("ranker_seconds", "Of a stage.", ["stage"], registry=registry, buckets=SECONDS)
         self.learned = Counter("ranker_learner_steps", "Steps of a learner.", ["outcome"], registry=registry)
+        self.refits = Counter("ranker_refits", "Sources fitted again.", ["outcome"], registry=registry)
         self.ndcg = Gauge("ranker_ndcg_at_10", "On the newest measured lists.", ["weights"], registry=registry)
         self.offset = Gauge("ranker_learner_offset", "Of the newest event that a learner took.", registry=registry)
 

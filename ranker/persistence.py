@@ -31,7 +31,7 @@ from ranker.lasting import lasting_views
 from ranker.learning.versions import FOLDER
 from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
-from ranker.sources import SOURCES
+from ranker.sources import load_sources, save_sources
 from ranker.split.reranker import SplitReranker
 from ranker.users import load_interactions, save_interactions
 from retrieval.candidates import Source
@@ -46,10 +46,11 @@ LOG = "feedback.sqlite"
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Weights:
-    """How a fusion weighs its sources, see ``FusedRetriever``."""
+    """How a fusion weighs its sources, see ``FusedRetriever``, and the newest logged event that they were fitted on."""
 
     weights: Mapping[str, float]
     short: Mapping[int, Mapping[str, float]]
+    until: int = 0
 
 
 def save_engine(engine: Engine, root: Path) -> Path:
@@ -68,9 +69,8 @@ def save_engine(engine: Engine, root: Path) -> Path:
         engine.encoder.save(_new(folder / "encoder"))
         for name, fused in {"fusion.json": engine.retriever, "lasting.json": engine.lasting}.items():
             if fused is not None:
-                save_settings(Weights(fused.weights, fused.short), folder / name)
-        for name, source in engine.retriever.sources.items():
-            source.save(_new(folder / "sources" / name))
+                save_settings(Weights(fused.weights, fused.short, engine.views.until), folder / name)
+        save_sources(engine.retriever.sources, folder / "sources")
         if isinstance(engine.reranker, CrossEncoderReranker):
             gains = Gains(engine.reranker.gain, engine.reranker.query_gain)
             save_settings(gains, _new(folder / "reranker") / "gain.json")
@@ -86,6 +86,7 @@ def save_engine(engine: Engine, root: Path) -> Path:
     if isinstance(engine.reranker, CrossEncoderReranker) and engine.reranker.from_files:
         engine.reranker = _load_reranker(version / "reranker", engine.encoder, engine.catalogue, engine.config)
     engine.version, engine.folder = version.name, root
+    engine.saved_views, engine.learned = engine.views, None
     if elsewhere:
         engine.intake.move_to(FeedbackLog(root / LOG))
     return version
@@ -113,7 +114,7 @@ def erase(engine: Engine, root: Path, user_ids: Ids) -> int:
 
 
 def fingerprint(engine: Engine) -> str:
-    """SHA-256 of what the manifests of a saved engine's version say, those of learned weights included."""
+    """SHA-256 of what the manifests of a saved engine's version say, those of what was learned included."""
     if engine.folder is None:
         raise InputError("This engine is not saved. Save it to a folder first.")
     saved, _, learned = engine.version.partition("+")
@@ -157,6 +158,7 @@ def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
         config=config,
         training=load_settings(TrainingReport, training) if training.exists() else None,
         calibration=load_settings(Calibration, calibration) if calibration.exists() else None,
+        sources_until=load_settings(Weights, folder / "fusion.json").until,
         version=folder.name,
         folder=root,
     )
@@ -174,15 +176,8 @@ def _load_encoder(folder: Path, config: EngineConfig) -> Encoder:
 
 
 def _load_retriever(folder: Path, config: EngineConfig, n_items: int) -> FusedRetriever:
-    sources: dict[str, Source] = {name: SOURCES[name].load(folder / "sources" / name) for name in config.sources}
-    retriever = _fused(folder / "fusion.json", sources, config.fusion)
-    for name, source in sources.items():
-        if source.n_items != n_items:
-            raise ArtifactError(
-                f"{folder / 'sources' / name}: covers {source.n_items} items, but the catalogue has {n_items}. "
-                "Restore the folder from a backup, or fit the engine again."
-            )
-    return retriever
+    sources = load_sources(config.sources, folder / "sources", n_items)
+    return _fused(folder / "fusion.json", sources, config.fusion)
 
 
 def _load_lasting(path: Path, retriever: FusedRetriever) -> FusedRetriever | None:

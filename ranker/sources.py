@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.errors import ArtifactError
 from ranker.config import EngineConfig, SourceName
 from retrieval.als import AlsRetriever
 from retrieval.candidates import Source
@@ -32,6 +34,9 @@ SOURCES: Mapping[SourceName, Any] = {
     "trend": TrendRetriever,
 }
 
+# those that take long to train, or read no events: they stay as they are between two fits
+STANDING: tuple[SourceName, ...] = ("text", "sequence")
+
 # those that know of lasting taste, and not only of what comes next
 LASTING = tuple(name for name, source in SOURCES.items() if hasattr(source, "lasting"))
 
@@ -42,6 +47,7 @@ def fit_sources(
     config: EngineConfig,
     progress: bool = False,
     earlier: Mapping[str, Source] = MappingProxyType({}),
+    standing: Mapping[str, Source] = MappingProxyType({}),
 ) -> dict[str, Source]:
     """The sources of ``config.sources``.
 
@@ -51,6 +57,7 @@ def fit_sources(
         config: All settings.
         progress: Show bars.
         earlier: Sources that were fitted on part of the same log: one that takes long to train goes on from there.
+        standing: Sources that stay as they are.
     """
     n_items = len(vectors)
 
@@ -71,4 +78,28 @@ def fit_sources(
         "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity, vectors),
         "trend": lambda: TrendRetriever.fit(histories, n_items, config.trend, vectors),
     }
-    return {name: build[name]() for name in config.sources}
+    return {name: standing[name] if name in standing else build[name]() for name in config.sources}
+
+
+def save_sources(sources: Mapping[str, Source], folder: Path) -> None:
+    """Write each source into a folder of its name below this one."""
+    for name, source in sources.items():
+        own = folder / name
+        own.mkdir(parents=True)
+        source.save(own)
+
+
+def load_sources(names: Sequence[SourceName], folder: Path, n_items: int) -> dict[str, Source]:
+    """Read what ``save_sources`` wrote; arrays stay memory-mapped.
+
+    Raises:
+        ArtifactError: A file is missing or damaged, or a source covers another number of items.
+    """
+    sources: dict[str, Source] = {name: SOURCES[name].load(folder / name) for name in names}
+    for name, source in sources.items():
+        if source.n_items != n_items:
+            raise ArtifactError(
+                f"{folder / name}: covers {source.n_items} items, but the catalogue has {n_items}. Restore the folder "
+                "from a backup, or fit the engine again."
+            )
+    return sources

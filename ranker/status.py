@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ranker.learning.versions import learned_versions
@@ -15,7 +16,7 @@ def status_of(engine: Engine) -> dict[str, Any]:
     logged = engine.users.logged
     return {
         "version": engine.version,
-        "learned_versions": {name: vars(facts) for name, facts in learned_versions(engine).items()},
+        "learned_versions": {name: asdict(facts) for name, facts in learned_versions(engine).items()},
         "log": {"events": len(engine.log), "last_offset": engine.log.last_offset()},
         "users": {
             "of_the_fit": len(engine.users.base.users),

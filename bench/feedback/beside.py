@@ -15,10 +15,12 @@ from ranker import Engine
 from ranker.learning.background import BackgroundLearner
 from ranker.learning.config import LearningConfig
 from ranker.learning.learner import Learner, Step
+from ranker.learning.refit import Refitter
 
 RATE = 20.0  # ratings a second, each with the next list of its user
 ALONE, ABREAST, BEHIND = "no learner", "a learner that keeps up", "a learner with all of the log before it"
 EAGER = "a learner that looks after every 10 lists whether it gained"
+FITTING = "a learner that keeps up, and sources that are fitted again without a pause"
 OFTEN = {"measured": 1.0, "least_lists": 10, "most_lists": 50}  # so that there are versions to be promoted
 
 
@@ -70,11 +72,11 @@ def beside_a_learner(engine: Engine, test: pd.DataFrame, round_s: float, seconds
     ratings = ({**coming[at % len(coming)], "event_id": f"beside {at}"} for at in itertools.count())
     config, promotion_s = engine.config.learning, list[float]()
 
-    def run(config: LearningConfig, after: int | None) -> Callable[[int], list[float]]:
+    def run(config: LearningConfig, after: int | None, fitting: bool = False) -> Callable[[int], list[float]]:
         def with_learner(number: int) -> list[float]:
             learner = Timed(engine, config, seed=number, after=after)
             learner.promotion_s = promotion_s
-            with BackgroundLearner(learner):
+            with BackgroundLearner(learner, Refitter(engine, config) if fitting else None):
                 return _round(engine, ratings, round_s)
 
         return with_learner
@@ -84,6 +86,7 @@ def beside_a_learner(engine: Engine, test: pd.DataFrame, round_s: float, seconds
         ABREAST: run(config, None),
         BEHIND: run(config, 0),
         EAGER: run(replace(config, **OFTEN), None),
+        FITTING: run(replace(config, refit_share=1e-9), None, fitting=True),
     }
     return Beside(time_in_turn(runs, Budget(seconds)), promotion_s)
 

@@ -15,7 +15,7 @@ import ranker
 from bench.demo import TINY, console, show_progress
 from bench.feedback.beside import Beside, beside_a_learner
 from bench.feedback.poison import Poison
-from bench.feedback.replay import LIKED, K, Replayed, replayed
+from bench.feedback.replay import LEARNING, LIKED, REFITTING, K, Replayed, replayed
 from bench.feedback.report import write, write_beside, write_poisoned
 from bench.quality import chosen
 from ranker.artifact import check_target
@@ -25,6 +25,7 @@ from ranker.evaluation import global_temporal, per_user_metrics
 from ranker.evaluation.evaluate import ENGINE, ranked_by_every_part
 from ranker.evaluation.questions import asked_before_each
 from ranker.learning.learner import Learner
+from ranker.learning.refit import Refitter
 
 
 def main(
@@ -44,7 +45,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Results and the engine go into a folder below.")] = Path("runs/feedback"),
     tiny: Annotated[bool, typer.Option(help="A fraction of the work, to try the path.")] = False,
 ) -> None:
-    """Replay ratings through the durable log: told nothing, told of each, and learning beside."""
+    """Replay ratings through the durable log: told nothing, told of each, and learning in both ways beside."""
     show_progress()
     paths = load_movielens(data, folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
@@ -76,17 +77,18 @@ def main(
     fitted.log.close()
 
     clock = time.perf_counter()
-    found, learner = walked(model, target / "served", test, poisoned=False)
+    found, learner, refits = walked(model, target / "served", test, poisoned=False)
     about = {
         "data": data, "fitted on": f"the oldest {trained:.0%}", "ratings replayed": len(test),
         "films that arrive": f"{new_items:.0%}", "lists": len(found.users), "users": len(set(found.users)),
         "fit s": round(fit_s), "replay s": round(time.perf_counter() - clock), "settings": settings,
         "learning": fitted.config.to_dict()["learning"],
     }  # fmt: skip
-    write(found, expected, learner, about, target, arrived)
+    write(found, expected, {**learner.counts, **refits}, about, target, arrived)
     write_beside(beside(model, target / "beside", test, tiny), target)
     if poisoned:
-        write_poisoned(found, *walked(model, target / "poisoned", test, poisoned=True), target)
+        broken, learner, refits = walked(model, target / "poisoned", test, poisoned=True)
+        write_poisoned(found, broken, {**learner.counts, **refits}, target)
     console.print(f"Written to {target}.")
 
 
@@ -105,10 +107,16 @@ def copied(model: Path, copy: Path) -> Path:
     return Path(shutil.copytree(model, copy))
 
 
-def walked(model: Path, copy: Path, test: pd.DataFrame, *, poisoned: bool) -> tuple[Replayed, Learner]:
-    """Replay over a copy of a saved engine; it keeps the log and what was learned."""
-    copied(model, copy)
-    live, learning = ranker.load(copy), ranker.load(copy)  # over one log: each knows what the other is told
-    learner = Learner(learning, learning.config.learning, learning.config.seed)
+def walked(model: Path, copy: Path, test: pd.DataFrame, *, poisoned: bool) -> tuple[Replayed, Learner, dict[str, int]]:
+    """Replay over copies of a saved engine, which keep the log and what was learned.
+
+    Returns:
+        What was measured, the learner of weights alone, and what became of sources that were fitted again.
+    """
+    live = ranker.load(copied(model, copy))
+    engines = {LEARNING: ranker.load(copy), REFITTING: ranker.load(copied(model, copy.with_name(f"{copy.name}-refit")))}
+    learners = {name: Learner(engine, engine.config.learning, engine.config.seed) for name, engine in engines.items()}
+    refitter = Refitter(engines[REFITTING], live.config.learning)
     poison = Poison(live.users.base.users, live.catalogue.ids) if poisoned else None
-    return replayed(live, learning, learner, test, poison), learner
+    found = replayed(live, learners, refitter, test, poison)
+    return found, learners[LEARNING], {f"sources {outcome}": count for outcome, count in refitter.counts.items()}

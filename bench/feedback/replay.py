@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,10 +15,12 @@ from bench.quality.systems import one_core
 from encoders.errors import InputError
 from ranker import Engine
 from ranker.learning.learner import Learner
+from ranker.learning.refit import Refitter
 
 K = 10
-STATIC, LIVE, LEARNING = "told nothing", "told of each rating", "told, and learning"
-SYSTEMS = (STATIC, LIVE, LEARNING)
+STATIC, LIVE = "told nothing", "told of each rating"
+LEARNING, REFITTING = "and weights learn", "and sources are fitted again"  # each does what those before it do
+SYSTEMS = (STATIC, LIVE, LEARNING, REFITTING)
 LIKED = 4.0  # stars from which a rating is judged
 
 
@@ -34,8 +36,9 @@ class Replayed:
         recommend_s: Seconds of each list of the live engine.
         feedback_s: Seconds of each rating's way into the log.
         pair_s: Seconds of a rating's way into the log and the next list of the same user.
-        step_s: Seconds of each learning step.
+        step_s: Seconds of each learning step of ``LEARNING``.
         lists: Lists that were learned from in each.
+        refit_s: Seconds of each time that ``REFITTING`` fitted its sources again, or tried to.
         refused: Events that the engine refused.
     """
 
@@ -48,6 +51,7 @@ class Replayed:
     pair_s: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
     lists: list[int] = field(default_factory=list)
+    refit_s: list[float] = field(default_factory=list)
     refused: int = 0
 
 
@@ -67,14 +71,19 @@ class Static:
 
 
 def replayed(
-    live: Engine, learning: Engine, learner: Learner, test: pd.DataFrame, poison: Poison | None = None
+    live: Engine,
+    learners: Mapping[str, Learner],
+    refitter: Refitter,
+    test: pd.DataFrame,
+    poison: Poison | None = None,
 ) -> Replayed:
     """Rank before each rating of ``LIKED`` or more whose film is known and new to its user; then tell the rating.
 
     Args:
         live: It never learns.
-        learning: The same engine over the same log, which the learner teaches.
-        learner: Steps after each ``batch_lists`` ratings.
+        learners: Of ``LEARNING`` and ``REFITTING``, each with the same engine of its own; the former's has the log of
+            ``live``. They step after each ``batch_lists`` ratings.
+        refitter: Of the latter's engine.
         test: ``user_id, item_id, weight, datetime`` in the order of the replay.
         poison: Changes what arrives; what is judged stays as it is.
     """
@@ -83,7 +92,7 @@ def replayed(
     before = {user: set(items) for user, items in rated.items()}
     found = Replayed()
     told_at: dict[object, float] = {}
-    batch = learner.config.batch_lists
+    batch = learners[LEARNING].config.batch_lists
     rows = test[["user_id", "item_id", "weight", "datetime"]].itertuples(index=False)
     for at, (user, item, weight, moment) in enumerate(tqdm(rows, total=len(test), desc="ratings", disable=None)):
         if weight >= LIKED and item not in rated[user]:
@@ -96,29 +105,48 @@ def replayed(
             found.users.append(user)
             found.items.append(item)
             found.at.append(at)
-            # until something learned serves both are the same engine
-            learned = learning.version != live.version
-            taught = learning.recommend([user], K)["item_id"].tolist() if learned else shown
-            lists = (static.list_for(user, rated[user] - before[user]), shown, taught)
-            for name, listed in zip(SYSTEMS, lists, strict=True):
+            lists = {STATIC: static.list_for(user, rated[user] - before[user]), LIVE: shown}
+            for name, learner in learners.items():
+                # until something learned serves both are the same engine
+                learned = learner.engine.version != live.version
+                lists[name] = learner.engine.recommend([user], K)["item_id"].tolist() if learned else shown
+            for name, listed in lists.items():
                 found.ndcg[name].append(1 / np.log2(2 + listed.index(item)) if item in listed else 0.0)
         event: Event = {
             "event_id": f"rating {at}", "user_id": user, "item_id": item, "kind": "rating", "value": weight,
             "datetime": moment, "source": "replay",
         }  # fmt: skip
+        events = [event] if poison is None else poison.events(event)
         clock = time.perf_counter()
-        for arriving in [event] if poison is None else poison.events(event):
-            try:
-                learning.feedback(pd.DataFrame([arriving]))
-            except InputError:
-                found.refused += 1
+        found.refused += _told(live, events)
         told_at[user] = time.perf_counter() - clock
         found.feedback_s.append(told_at[user])
+        _told(refitter.engine, events)
         rated[user].add(item)
         if (at + 1) % batch == 0:
-            clock = time.perf_counter()
             with one_core():
-                step = learner.step(most=batch * (1 if poison is None else 2))
+                _step(found, learners, refitter, batch * (1 if poison is None else 2))
+    return found
+
+
+def _told(engine: Engine, events: list[Event]) -> int:
+    """Tell an engine each event by itself; how many it refused."""
+    refused = 0
+    for event in events:
+        try:
+            engine.feedback(pd.DataFrame([event]))
+        except InputError:
+            refused += 1
+    return refused
+
+
+def _step(found: Replayed, learners: Mapping[str, Learner], refitter: Refitter, most: int) -> None:
+    for name, learner in learners.items():
+        clock = time.perf_counter()
+        step = learner.step(most)
+        if name == LEARNING:
             found.step_s.append(time.perf_counter() - clock)
             found.lists.append(step.lists)
-    return found
+    clock = time.perf_counter()
+    if refitter.step() != "nothing":
+        found.refit_s.append(time.perf_counter() - clock)

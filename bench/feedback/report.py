@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from bench.feedback.beside import Beside
-from bench.feedback.replay import LEARNING, LIVE, STATIC, SYSTEMS, Replayed
+from bench.feedback.replay import LEARNING, LIVE, REFITTING, STATIC, SYSTEMS, Replayed
 from bench.tables import markdown, show, write_json
 from ranker.evaluation import bootstrap_mean, paired_bootstrap
-from ranker.learning.learner import Learner
 
 PARTS = 25  # of a curve over time
 
@@ -21,7 +20,7 @@ PARTS = 25  # of a curve over time
 def write(
     found: Replayed,
     expected: Mapping[tuple[object, object], float],
-    learner: Learner,
+    counts: Mapping[str, int],
     about: Mapping[str, Any],
     folder: Path,
     arrived: Sequence[object] = (),
@@ -31,7 +30,7 @@ def write(
     Args:
         found: What was measured.
         expected: (user, item) → NDCG@10 of the same list in the replay in memory.
-        learner: Its counts.
+        counts: Of the learner, and of the sources that were fitted again.
         about: What was replayed, on what.
         folder: Where the files go.
         arrived: Items of which the fit saw no rating; lists that were to find one are told of apart, too.
@@ -54,7 +53,7 @@ def write(
             {"lists": part, "system": after, "against": before,
              "times": values[after][rows].mean() / max(values[before][rows].mean(), 1e-9),
              **_difference(paired_bootstrap(values[before][rows], values[after][rows], seed=0, users=users[rows]))}
-            for part, rows in parts.items() for before, after in ((STATIC, LIVE), (LIVE, LEARNING))
+            for part, rows in parts.items() for before, after in ((STATIC, LIVE), (LIVE, LEARNING), (LIVE, REFITTING))
         ]
     )  # fmt: skip
     durable = np.array(
@@ -73,9 +72,10 @@ def write(
             for label, share in (("median", 0.5), ("p99", 0.99))
         },
         "new lists learned from, a second of learning": lists / max(seconds, 1e-9),
-        "lists in gradient steps, a second": (lists + learner.counts["replayed lists"]) / max(seconds, 1e-9),
-        "events taken, a second": learner.counts["events"] / max(seconds, 1e-9),
-        **{f"learner: {name}": count for name, count in sorted(learner.counts.items())},
+        "lists in gradient steps, a second": (lists + counts["replayed lists"]) / max(seconds, 1e-9),
+        "events taken, a second": counts["events"] / max(seconds, 1e-9),
+        "seconds to fit the sources again, median": float(np.median(found.refit_s or [0.0])),
+        **{f"learner: {name}": count for name, count in sorted(counts.items())},
     }  # fmt: skip
     over_time = curves(found, values)
     figures_table = pd.DataFrame({"figure": list(figures), "value": list(figures.values())})
@@ -92,11 +92,11 @@ def write(
     _plot(over_time, folder / "feedback.svg")
 
 
-def write_poisoned(clean: Replayed, found: Replayed, learner: Learner, folder: Path) -> None:
+def write_poisoned(clean: Replayed, found: Replayed, counts: Mapping[str, int], folder: Path) -> None:
     """The same lists with and without poison in the stream, shown and written beside the rest."""
     users = pd.factorize(pd.Series(clean.users))[0]
     rows = []
-    for name in (LIVE, LEARNING):
+    for name in (LIVE, LEARNING, REFITTING):
         before, after = np.array(clean.ndcg[name]), np.array(found.ndcg[name])
         difference = paired_bootstrap(before, after, seed=0, users=users)
         rows.append(
@@ -104,7 +104,7 @@ def write_poisoned(clean: Replayed, found: Replayed, learner: Learner, folder: P
              **_difference(difference)}
         )  # fmt: skip
     table = pd.DataFrame(rows)
-    counts = {"refused events": found.refused, **learner.counts}
+    counts = {"refused events": found.refused, **counts}
     figures = pd.DataFrame({"figure": list(counts), "value": list(counts.values())})
     show("NDCG@10 with poison in the stream", table)
     show("The learner and the log, poisoned", figures)

@@ -27,7 +27,7 @@ def learn(
     refused: RefusedFile = None,
     once: Annotated[bool, typer.Option("--once", help="With a folder: end once all of it is recorded.")] = False,
 ) -> None:
-    """Let the cross-encoder learn from the feedback log while it serves.
+    """Let the cross-encoder learn from the feedback log while it serves, and fit the sources again as the log grows.
 
     It goes on where it was, learns all that the log holds, and lets serve what gained (config.learning). With --follow
     it also records events until the input ends, or until Ctrl-C. A line has the fields of ranker feedback.
@@ -38,19 +38,23 @@ def learn(
     """
     from ranker.learning.background import BackgroundLearner
     from ranker.learning.learner import Learner, resumed
+    from ranker.learning.refit import Refitter
 
     output: Output = ctx.obj
     with loaded(model) as engine:
         learner = Learner(engine, engine.config.learning, engine.config.seed, resumed(engine))
+        refitter = Refitter(engine, engine.config.learning)
         counts: dict[str, Any] = {}
         if follow is not None:
-            with BackgroundLearner(learner):
+            with BackgroundLearner(learner, refitter):
                 counts["recorded"] = _followed(engine, follow, refused, once)
+        refitter.step()
         while learner.step().events:
             pass
         output.show(
             **counts,
             learned={**learner.counts, "offset": learner.offset},
+            refitted=dict(refitter.counts),
             serving={"version": engine.version, "ndcg@10": learner.watch.serving, "saved": learner.watch.frozen},
         )
 

@@ -1,15 +1,17 @@
-"""A learner in a thread of its own, beside requests."""
+"""Learning in threads of its own, beside requests."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import torch
 
 from encoders.errors import ArtifactError
 from ranker.learning.learner import Learner
+from ranker.learning.refit import Refitter
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +26,25 @@ class BackgroundLearner:
 
     Args:
         learner: The learner; nobody else may step it meanwhile.
+        refitter: Fits the same engine's sources again, in a second thread; the learner waits only while they are saved.
+            None leaves them as they are.
         poll_s: Seconds between two looks into a log that had nothing new.
     """
 
-    def __init__(self, learner: Learner, poll_s: float = 0.1) -> None:
+    def __init__(self, learner: Learner, refitter: Refitter | None = None, poll_s: float = 0.1) -> None:
         self.learner = learner
+        self.refitter = refitter
         self._poll_s = poll_s
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
-        self._thread.start()
+        self._turn = threading.Lock()  # of who changes what serves
+        work: dict[str, tuple[Callable[[], bool], Callable[[], None]]] = {"learner": (self._learn, learner.pass_over)}
+        if refitter is not None:
+            work["refitter"] = (self._refit, refitter.pass_over)
+        self._threads = [
+            threading.Thread(target=self._run, args=each, name=name, daemon=True) for name, each in work.items()
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> BackgroundLearner:
         return self
@@ -43,16 +55,33 @@ class BackgroundLearner:
         self.close()
 
     def close(self) -> None:
-        """End after the step that is under way."""
+        """End after the steps that are under way."""
         self._closing.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
+    def _learn(self) -> bool:
+        """One step of the learner; whether there was anything to learn from."""
+        with self._turn:
+            return self.learner.step().events > 0
+
+    def _refit(self) -> bool:
+        """Fit again where it is time; whether it was."""
+        refitter = self.refitter
+        if refitter is None or not refitter.due():
+            return False
+        found = refitter.fit()
+        if found is not None:
+            with self._turn:
+                refitter.serve(found)
+        return True
+
+    def _run(self, step: Callable[[], bool], pass_over: Callable[[], None]) -> None:
         torch.set_num_threads(1)  # of this thread's products alone: requests have the other cores
         wait = self._poll_s
         while not self._closing.is_set():
             try:
-                if self.learner.step().events:
+                if step():
                     wait = self._poll_s
                     continue
             except ArtifactError:  # the disk: these events are for later
@@ -60,5 +89,5 @@ class BackgroundLearner:
                 logger.exception("A learning step failed; the next one is in %.1f s. What serves goes on.", wait)
             except Exception:  # whatever is wrong with these events, they must not end the learning from all others
                 logger.exception("A learning step failed, and its events are passed over. What serves goes on.")
-                self.learner.pass_over()
+                pass_over()
             self._closing.wait(wait)

@@ -33,6 +33,10 @@ class LearningConfig:
         window_lists: Newest measured lists by which what serves is compared with the weights of the saved engine.
         margin: NDCG@10 by which it may be below them, and by no less than two standard errors, before they serve again.
         kept_versions: Versions that can be returned to.
+        refit_share: New events, as a share of those of the fit, after which the sources are fitted again
+            (``ranker.learning.refit``). None never does.
+        refit_lists: Newest events by which it is judged whether they find more, at most, and at most half of the new
+            ones.
     """
 
     list_size: Annotated[int, Field(ge=2)] = 20
@@ -53,3 +57,5 @@ class LearningConfig:
     window_lists: Annotated[int, Field(ge=2)] = 2_000
     margin: Annotated[float, Field(ge=0)] = 0.002
     kept_versions: Annotated[int, Field(ge=1)] = 5
+    refit_share: Annotated[float, Field(gt=0)] | None = 0.05
+    refit_lists: Annotated[int, Field(ge=2)] = 1_000

@@ -18,8 +18,9 @@ from ranker.learning.comparison import Trial, Watch
 from ranker.learning.config import LearningConfig
 from ranker.learning.lessons import LessonMaker, Lessons
 from ranker.learning.memory import Kept, Memory, batch, kept
-from ranker.learning.versions import Learned, base_of, serve_learned, versions_of
+from ranker.learning.versions import Learned, base_of, learned_of, serve_weights, versions_of
 from ranker.lists import list_ndcg
+from ranker.reranker import Gain
 from ranker.split.reranker import SplitReranker
 from ranker.split.serving import OnnxJoint
 from ranker.split.training import LIST_LOSSES, joint_groups
@@ -224,10 +225,13 @@ class Learner:
         """Let weights serve, once they are kept on disk where the engine is."""
         engine, trial = self.engine, self.trial
         name = f"learned at {self.offset}"
-        facts = Learned(base_of(engine), self.offset, trial.lists, trial.gain, trial.error, why)
+        gain = Gain(trial.gain, trial.error) if why == "promoted" else None
+        until = engine.views.until
+        facts = Learned(base_of(engine), self.offset, until, trial.lists, trial.gain, trial.error, why, gain)
         if engine.folder is not None:
-            name = versions_of(engine, engine.folder).write(weights, facts)
-        serve_learned(engine, weights, name, facts)
+            sources = engine.views.refitted(engine.saved_views)
+            name = versions_of(engine, engine.folder).write(weights, facts, sources, learned_of(engine))
+        serve_weights(engine, weights, name, facts)
 
     def _train(self, new: Sequence[Kept], old: Sequence[Kept]) -> bool:
         """One gradient step, unless something in it is no finite number or far from usual; whether it was taken."""

@@ -61,6 +61,19 @@ class Lessons:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """What users took; row ``l`` of each part belongs to one event."""
+
+    users: list[int | str]
+    requests: Requests  # each history as it was just before
+    items: NDArray[np.int64]  # (L,)
+
+    def take(self, rows: NDArray[np.int64]) -> Taken:
+        """These, in this order."""
+        return Taken([self.users[row] for row in rows.tolist()], self.requests.take(rows), self.items[rows])
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """An event that teaches, and what it answers."""
@@ -99,6 +112,28 @@ class LessonMaker:
             ArtifactError: The log cannot be read.
         """
         passed_over: Counter[str] = Counter()
+        answers, before, chosen = self._asked(events, passed_over)
+        return self._lists(answers, before, chosen, passed_over)
+
+    def taken(self, events: Sequence[Logged]) -> Taken:
+        """What of these events of the engine's log users took, and had not had before, in their order.
+
+        Raises:
+            ArtifactError: The log cannot be read.
+        """
+        answers, before, chosen = self._asked(events, Counter())
+        rows = np.flatnonzero([answer.weight > 0 for answer in answers])
+        users = [answers[row].user for row in rows.tolist()]
+        return Taken(users, Requests(before.take(rows), self._everything), chosen[rows])
+
+    @property
+    def _everything(self) -> NDArray[np.bool_]:
+        return np.ones(len(self._engine.catalogue), np.bool_)
+
+    def _asked(
+        self, events: Sequence[Logged], passed_over: Counter[str]
+    ) -> tuple[list[_Answer], Histories, NDArray[np.int64]]:
+        """What events answer on items that their users had not had, the histories before them, and these items."""
         answers = self._answers(events, passed_over)
         histories = self._engine.users.histories([answer.user for answer in answers])
         before = _just_before(histories, answers)
@@ -106,7 +141,8 @@ class LessonMaker:
         had = np.zeros(len(answers), np.bool_)
         had[before.rows[before.items == np.repeat(chosen, before.lengths)]] = True
         passed_over["had before"] += int(had.sum())
-        return self._lists(answers, before, chosen, np.flatnonzero(~had), passed_over)
+        new = np.flatnonzero(~had)
+        return [answers[row] for row in new.tolist()], before.take(new), chosen[new]
 
     def _answers(self, events: Sequence[Logged], passed_over: Counter[str]) -> list[_Answer]:
         policy, users = self._engine.config.feedback, self._engine.users
@@ -162,21 +198,19 @@ class LessonMaker:
         answers: Sequence[_Answer],
         before: Histories,
         chosen: NDArray[np.int64],
-        rows: NDArray[np.int64],
         passed_over: Counter[str],
     ) -> Lessons:
-        everything = np.ones(len(self._engine.catalogue), np.bool_)
-        requests = Requests(before.take(rows), everything)
+        requests = Requests(before, self._everything)
         union = self._engine.retriever.union(requests, self._depth)
-        within = (union.items[:, : self._depth] == chosen[rows, None]).any(axis=1)
-        told_of = np.array([bool(answers[row].shown) or answers[row].weight == 0 for row in rows.tolist()], np.bool_)
-        proposed = within | (told_of & (union.items == chosen[rows, None]).any(axis=1))
+        within = (union.items[:, : self._depth] == chosen[:, None]).any(axis=1)
+        told_of = np.array([bool(answer.shown) or answer.weight == 0 for answer in answers], np.bool_)
+        proposed = within | (told_of & (union.items == chosen[:, None]).any(axis=1))
         passed_over["not proposed"] += int((~proposed).sum())
         kept = np.flatnonzero(proposed)
-        within = within[kept]
-        rows, requests, union = rows[kept], requests.take(kept), union.take(kept)
-        told = [answers[row] for row in rows.tolist()]
-        is_chosen = union.items == chosen[rows, None]
+        within, chosen = within[kept], chosen[kept]
+        requests, union = requests.take(kept), union.take(kept)
+        told = [answers[row] for row in kept.tolist()]
+        is_chosen = union.items == chosen[:, None]
         shown = np.zeros(union.items.shape, np.bool_)
         for at, answer in enumerate(told):
             shown[at] = np.isin(union.items[at], list(answer.shown))
@@ -195,7 +229,7 @@ class LessonMaker:
             requests=requests,
             candidates=candidates,
             features=features_of(requests, candidates),
-            chosen=chosen[rows],
+            chosen=chosen,
             refused=np.array([answer.weight == 0 for answer in told], np.bool_),
             weights=weights,
             within=within,
