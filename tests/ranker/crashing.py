@@ -1,4 +1,4 @@
-"""A process that serves, learns, saves and clears its log until it is killed, and tells what was acknowledged."""
+"""A process that serves, learns, fits again, saves and clears its log until it is killed, and tells what was acknowledged."""
 
 import os
 import random
@@ -12,10 +12,12 @@ from tiny_engine import N_ITEMS, START, events
 import ranker
 from ranker.learning.config import LearningConfig
 from ranker.learning.learner import Learner, resumed
+from ranker.learning.refit import Refitter
 
 EAGER = LearningConfig(
-    learning_rate=1e-3, batch_lists=16, least_lists=8, most_lists=32, measured=1.0, user_share=1.0, anchor=0.0
-)
+    learning_rate=1e-3, batch_lists=16, least_lists=8, most_lists=32, measured=1.0, user_share=1.0, anchor=0.0,
+    refit_share=0.01,
+)  # fmt: skip
 TELLERS = 2
 DAY = pd.Timedelta(days=1)
 
@@ -24,7 +26,7 @@ def work(folder, acknowledged, seed):
     """Until killed; each batch is told to the pipe once it was acknowledged, and each operation before it begins."""
     torch.set_num_threads(1)
     engine = ranker.load(folder)
-    learner = Learner(engine, EAGER, seed, resumed(engine))
+    learner, refitter = Learner(engine, EAGER, seed, resumed(engine)), Refitter(engine, EAGER)
     telling = threading.Lock()
 
     def tell(*words):
@@ -48,10 +50,12 @@ def work(folder, acknowledged, seed):
     tell("ready", os.getpid())
     lists = 0
     while True:
-        what = draw.choices(["learn", "recommend", "save", "compact"], [12, 4, 1, 1])[0]
+        what = draw.choices(["learn", "refit", "recommend", "save", "compact"], [12, 2, 4, 1, 1])[0]
         tell(what)
         if what == "learn":
             learner.step()
+        elif what == "refit":
+            refitter.step()
         elif what == "recommend":
             lists += 1
             engine.recommend([draw.randrange(100, 160)], 5, list_ids=f"{seed}-list-{lists}")

@@ -21,7 +21,7 @@ from ranker.feedback.acts import reports_of
 from ranker.learning.versions import versions_of
 
 KILLS = int(os.environ.get("RANKER_KILLS", "20"))
-OPERATIONS = {"learn", "recommend", "save", "compact"}
+OPERATIONS = {"learn", "refit", "recommend", "save", "compact"}
 
 
 def killed(folder, seed, after_s):
@@ -70,7 +70,7 @@ def test_what_was_acknowledged_is_there_exactly_once_however_often_it_is_killed(
     config = tiny_engine.split_config(checkpoint)
     ranker.fit(tiny_engine.interactions(), tiny_engine.items(), config, progress=False).save(folder)
     draw = random.Random(7)
-    told, under_way, versions = {}, [], set()
+    told, under_way, versions, refitted = {}, [], set(), False
     for seed in range(KILLS):
         said = killed(folder, seed, draw.uniform(0.02, 1.2))
         for kind, *words in said:
@@ -91,15 +91,18 @@ def test_what_was_acknowledged_is_there_exactly_once_however_often_it_is_killed(
             found = zip(known.items.tolist(), known.weights.tolist(), known.times.tolist(), strict=True)
             assert list(found) == expected[user]
         current = versions_of(engine, folder).current()
-        serving = engine.reranker.joint.saved if current is None else current[2]
+        serving = engine.reranker.joint.saved if current is None else current.weights
+        assert engine.views.until == (engine.saved_views.until if current is None else current.facts.until)
         for name, weight in engine.reranker.joint.weights.items():
             assert np.array_equal(weight, serving[name])
         versions.add(engine.version)
+        refitted |= bool(current is not None and current.sources) or engine.saved_views.until > 0
         assert len(engine.recommend([100], 5)) == 5
         engine.log.close()
     assert len(told) > 5 * KILLS
     assert len(set(under_way)) > 1 or KILLS < 20
     assert len(versions) > min(2, KILLS // 10)
+    assert refitted or KILLS < 20
     print(
         f"{KILLS} kills, {len(told)} events acknowledged, versions {len(versions)}; under way:",
         {what: under_way.count(what) for what in sorted(set(under_way))},
