@@ -1,4 +1,4 @@
-"""A process that serves, learns, fits again, saves and clears its log until it is killed, and tells what was acknowledged."""
+"""A process that serves, learns, fits again, saves and compacts until it is killed, and tells what was acknowledged."""
 
 import os
 import random
