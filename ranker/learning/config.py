@@ -35,7 +35,7 @@ class LearningConfig:
         kept_versions: Versions that can be returned to.
         refit_share: New events, as a share of those of the fit, after which the sources are fitted again
             (``ranker.learning.refit``). None never does.
-        refit_lists: Newest events by which it is judged whether they find more, at most, and at most half of the new
+        refit_lists: Newest events by which it is judged whether they find less, at most, and at most half of the new
             ones.
     """
 
@@ -58,4 +58,4 @@ class LearningConfig:
     margin: Annotated[float, Field(ge=0)] = 0.002
     kept_versions: Annotated[int, Field(ge=1)] = 5
     refit_share: Annotated[float, Field(gt=0)] | None = 0.05
-    refit_lists: Annotated[int, Field(ge=2)] = 1_000
+    refit_lists: Annotated[int, Field(ge=2)] = 2_000

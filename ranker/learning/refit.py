@@ -55,10 +55,11 @@ class Refitter:
 
     A request reads its user's newest events as it is, but what sources know of *items* (who takes them, after what, how
     often) is of the last fit. Once new events are a share of the fit's, sources are fitted on all but the newest events
-    of the log, and both these and those that serve rank the whole catalogue before each of these events. Where the new
-    ones gain more than one standard error of NDCG@10, sources are fitted on everything, serve, and are kept as a
-    learned version. What is slow to train or reads no events (``ranker.sources.STANDING``) stays, and so do the
-    fusion's weights, the encoder and the cross-encoder. One thread at a time.
+    of the log, and both these and those that serve rank the whole catalogue before each of these events. Unless the new
+    ones lost more than one standard error of NDCG@10, sources are fitted on everything, serve, and are kept as a
+    learned version: of two that the lists cannot tell apart, the one that knows more items serves. What is slow to
+    train or reads no events (``ranker.sources.STANDING``) stays, and so do the fusion's weights, the encoder and the
+    cross-encoder. One thread at a time.
 
     Args:
         engine: Whose sources they are.
@@ -75,7 +76,7 @@ class Refitter:
         self._newest: deque[Logged] = deque(maxlen=config.refit_lists)
 
     def step(self) -> Outcome:
-        """Fit again if enough events came, and let serve what gained.
+        """Fit again if enough events came, and let it serve unless it lost.
 
         Raises:
             ArtifactError: The log cannot be read, or the engine not be saved. What served goes on then.
@@ -100,19 +101,21 @@ class Refitter:
         return self._new >= max(2, self.config.refit_share * len(self.engine.users.base.histories.items))
 
     def fit(self) -> Refit | None:
-        """Sources fitted on everything; None where those that knew all but the newest events gained nothing there."""
+        """Sources fitted on everything; None where those that knew all but the newest events lost on these."""
         with self.engine.observations.timed("refit"):
             newest = list(self._newest)[-(self._new // 2) :]
             taken = self._maker.taken(newest)
             gain = self._gain(taken, self._fitted(newest[0].offset - 1)) if taken.users else NO_GAIN
-            self.counts["served" if gain.serves else "kept"] += 1
-            self.engine.observations.refits.labels("served" if gain.serves else "kept").inc()
+            lost = gain.mean < -gain.error
+            outcome = "kept" if lost else "served"
+            self.counts[outcome] += 1
+            self.engine.observations.refits.labels(outcome).inc()
             logger.info(
                 "Sources fitted again gain %+.4f (standard error %.4f) NDCG@10 on the newest %d lists: they %s.",
-                gain.mean, gain.error, len(taken.users), "serve" if gain.serves else "do not serve",
+                gain.mean, gain.error, len(taken.users), "do not serve" if lost else "serve",
             )  # fmt: skip
             until = self.engine.log.last_offset()
-            sources = self._fitted(until) if gain.serves else None
+            sources = None if lost else self._fitted(until)
         self._new = 0  # the next look is after as many events again, whatever came of this one
         return None if sources is None else Refit(sources, until, len(taken.users), gain)
 

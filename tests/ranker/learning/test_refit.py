@@ -16,6 +16,7 @@ from ranker.learning.refit import Refit, Refitter
 from ranker.learning.versions import FOLDER, learned_versions
 from ranker.reranker import Gain
 from ranker.sources import STANDING
+from retrieval.als import AlsRetriever
 from retrieval.candidates import Requests
 from retrieval.fusion import FusionConfig
 
@@ -93,12 +94,15 @@ def test_it_is_time_once_enough_events_came(split_engine):
     assert not Refitter(split_engine, LearningConfig(refit_share=None)).due()
 
 
-def test_sources_that_gain_nothing_do_not_serve(without_one, monkeypatch):
+def test_sources_that_lost_do_not_serve(without_one, monkeypatch):
     engine = without_one
-    arrives(engine)
+    best = engine.recommend(range(100, 140), 3)  # what serves is right
+    rows = [(f"{at}", row.user_id, row.item_id, "click") for at, row in enumerate(best.itertuples())]
+    engine.feedback(events(*rows))
     views, version = engine.views, engine.version
     refitter = Refitter(engine, OFTEN)
-    monkeypatch.setattr(refitter, "_fitted", lambda until: {})  # the sources as they are: they gain exactly nothing
+    backwards = AlsRetriever(-views.next.sources["als"].item_factors[::-1], engine.config.als)
+    monkeypatch.setattr(refitter, "_fitted", lambda until: {"als": backwards})
     assert refitter.step() == "kept"
     assert engine.views is views
     assert engine.version == version
