@@ -41,6 +41,9 @@ def main(
     config: Annotated[
         Path | None, typer.Option(help="Settings of the engine, YAML, in place of those of the replay's benchmark.")
     ] = None,
+    fitted: Annotated[
+        bool, typer.Option("--fitted", help="Take the engine that an earlier run with the same options left.")
+    ] = False,
     folder: Annotated[Path, typer.Option(help="Where the data set is kept.")] = Path("data"),
     out: Annotated[Path, typer.Option(help="Results and the engine go into a folder below.")] = Path("runs/feedback"),
     tiny: Annotated[bool, typer.Option(help="A fraction of the work, to try the path.")] = False,
@@ -64,25 +67,27 @@ def main(
     arrived = sorted(set(test["item_id"]) - set(train["item_id"]))
     target = out / f"{data}-{trained:g}{f'-new-{new_items:g}' if new_items else ''}"
     model = target / "model"
-    check_target(model)
-    shutil.rmtree(model, ignore_errors=True)
     clock = time.perf_counter()
-    fitted = ranker.fit(train, items, ranker.EngineConfig.from_dict(settings))
+    if not fitted:
+        check_target(model)
+        shutil.rmtree(model, ignore_errors=True)
+        ranker.fit(train, items, ranker.EngineConfig.from_dict(settings)).save(model)
     fit_s = time.perf_counter() - clock
-    fitted.save(model)
-    asked = asked_before_each(fitted.users, fitted.catalogue, test, test["weight"] >= LIKED)
-    in_memory = per_user_metrics(ranked_by_every_part(fitted, asked, K)[ENGINE], asked.relevant, (K,))[f"ndcg@{K}"]
-    found_items = fitted.catalogue.ids.at(asked.log.items[asked.ends]).tolist()
+    engine = ranker.load(model)
+    asked = asked_before_each(engine.users, engine.catalogue, test, test["weight"] >= LIKED)
+    in_memory = per_user_metrics(ranked_by_every_part(engine, asked, K)[ENGINE], asked.relevant, (K,))[f"ndcg@{K}"]
+    found_items = engine.catalogue.ids.at(asked.log.items[asked.ends]).tolist()
     expected = dict(zip(zip(asked.users, found_items, strict=True), in_memory, strict=True))
-    fitted.log.close()
+    learning = engine.config.to_dict()["learning"]
+    engine.log.close()
 
     clock = time.perf_counter()
     found, learner, refits = walked(model, target / "served", test, poisoned=False)
     about = {
         "data": data, "fitted on": f"the oldest {trained:.0%}", "ratings replayed": len(test),
         "films that arrive": f"{new_items:.0%}", "lists": len(found.users), "users": len(set(found.users)),
-        "fit s": round(fit_s), "replay s": round(time.perf_counter() - clock), "settings": settings,
-        "learning": fitted.config.to_dict()["learning"],
+        "fit s": None if fitted else round(fit_s), "replay s": round(time.perf_counter() - clock), "settings": settings,
+        "learning": learning,
     }  # fmt: skip
     write(found, expected, {**learner.counts, **refits}, about, target, arrived)
     write_beside(beside(model, target / "beside", test, tiny), target)

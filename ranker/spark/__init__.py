@@ -9,6 +9,10 @@ if find_spec("pyspark") is None:
         'ranker.spark needs PySpark, which is not installed: pip install "hybrid-ranker[spark]". It runs on Java 17.'
     )
 
+from ranker.spark.als import fit_als
+from ranker.spark.candidates import candidates, write
+from ranker.spark.encoding import encode
+from ranker.spark.session import session
 from ranker.spark.sink import FeedbackSink
 
-__all__ = ["FeedbackSink"]
+__all__ = ["FeedbackSink", "candidates", "encode", "fit_als", "session", "write"]

@@ -7,10 +7,11 @@ from functools import cache, partial
 from pathlib import Path
 
 import pyarrow as pa
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from encoders.errors import InputError
+from encoders.errors import ArtifactError, InputError
 from ranker.arguments import check_k, check_known, listed
 from ranker.batches import BLOCK_USERS, candidate_batches, schema_of
 from ranker.engine import Engine
@@ -59,6 +60,26 @@ def candidates(
     name = send(spark, partial(_copy, engine, told["model_sha256"]))
     found = mapped(table.select("user_id"), partial(_found, name, k, rerank), from_arrow_schema(schema))
     return found.withMetadata("user_id", told)
+
+
+def write(found: DataFrame, out: str) -> int:
+    """Write candidates into a new folder of Parquet files; how many rows.
+
+    Raises:
+        InputError: There is something already.
+        ArtifactError: The job failed; the message says why. What it left is no answer: there is no ``_SUCCESS``.
+    """
+    try:
+        found.write.parquet(out, compression="zstd")
+        return found.sparkSession.read.parquet(out).count()
+    except AnalysisException as error:
+        if error.getCondition() == "PATH_ALREADY_EXISTS":
+            raise InputError(f"{out}: is there already. Choose another folder, or remove it.") from error
+        raise
+    except PySparkException as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        why = next((line for line in lines if line.startswith("encoders.errors.")), lines[0])
+        raise ArtifactError(f"{out}: was not written ({why.partition(': ')[2] or why}).") from error
 
 
 def _table(spark: SparkSession, engine: Engine, users: DataFrame | Ids | None, kind: pa.DataType) -> DataFrame:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,8 +24,9 @@ from encoders.errors import ArtifactError, ConfigError, ExtraError
 from ranker.temporary import remove_with, temporary_folder
 
 
-def open_session(master: str | None = None, name: str = "ranker") -> SparkSession:
-    """The session that is open, as in ``spark-submit`` or a notebook, or a new one.
+@contextmanager
+def session(master: str | None = None, name: str = "ranker") -> Iterator[SparkSession]:
+    """The session that is open already, as in a notebook, or a new one, which ends with the block.
 
     Args:
         master: Where it runs, such as ``local[2]`` or ``spark://host:7077``; None: as Spark is configured.
@@ -36,7 +38,8 @@ def open_session(master: str | None = None, name: str = "ranker") -> SparkSessio
     """
     open_already = SparkSession.getActiveSession()
     if open_already is not None:
-        return open_already
+        yield open_already
+        return
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         raise ExtraError(
             "Spark runs on Java 17, and there is none here: install it, and put java on the PATH or set JAVA_HOME. "
@@ -46,9 +49,13 @@ def open_session(master: str | None = None, name: str = "ranker") -> SparkSessio
     if master is not None and master.startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # its tasks run here, in this environment
     try:
-        return (builder if master is None else builder.master(master)).getOrCreate()
+        spark = (builder if master is None else builder.master(master)).getOrCreate()
     except PySparkException as error:
         raise ConfigError(f"Spark did not start with master {master!r} ({' '.join(str(error).split())}).") from error
+    try:
+        yield spark
+    finally:
+        spark.stop()
 
 
 def send(spark: SparkSession, write: Callable[[Path], object]) -> str:

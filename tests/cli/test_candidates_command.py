@@ -1,5 +1,7 @@
 """`candidates`: those of many users, in a folder of Parquet files."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -58,3 +60,31 @@ def test_a_folder_of_something_else_and_a_file_without_users_are_refused(
     pd.DataFrame({"visitor": [1]}).to_csv(tmp_path / "users.csv", index=False)
     words = ("candidates", model, "-k", "5", "--out", tmp_path / "out", "--users", tmp_path / "users.csv")
     ranker(*words).refused("no column 'user_id'", "visitor")
+
+
+@pytest.mark.slow
+def test_spark_gives_the_same_rows(model: Path, engine: Engine, tmp_path: Path, ranker: Run) -> None:
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("Spark runs on Java 17, and there is no Java here")
+    out = tmp_path / "candidates"
+    words = ("candidates", model, "-k", "7", "--out", out, "--engine", "spark", "--master", "local[2]")
+    everybody = expected(engine)
+    assert ranker(*words, "--json").json == {
+        "written": {"folder": str(out), "rows": len(everybody), "version": "v0001"}
+    }
+    found = pd.read_parquet(out).sort_values(["user_id", "rank"]).reset_index(drop=True)
+    everybody = everybody.sort_values(["user_id", "rank"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, everybody, rtol=1e-5, atol=1e-5)
+    ranker(*words).refused("is there already")
+
+
+def test_spark_without_java_names_the_version(
+    model: Path, tmp_path: Path, ranker: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    told = ranker("candidates", model, "-k", "7", "--out", tmp_path / "out", "--engine", "spark")
+    assert told.code != 0
+    assert "Java 17" in told.err
+    assert "hybrid-ranker[spark]" in told.err
+    assert "Traceback" not in told.err

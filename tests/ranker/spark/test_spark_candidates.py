@@ -10,10 +10,10 @@ import pytest
 from tiny_engine import events, interactions, items, small_fit
 
 import ranker
-from encoders.errors import InputError
+from encoders.errors import ArtifactError, InputError
 from ranker.offline import generate, read_manifest
 from ranker.persistence import fingerprint
-from ranker.spark import candidates
+from ranker.spark import candidates, write
 from ranker.spark.session import mapped
 
 pytestmark = pytest.mark.slow
@@ -100,3 +100,15 @@ def test_a_user_may_have_any_id_that_the_engine_knows(spark, checkpoint, tmp_pat
     assert found["user_id"].tolist() == ["u100"] * 5
     assert found["rank"].tolist() == [1, 2, 3, 4, 5]
     assert np.isfinite(found["score"]).all()
+
+
+def test_they_are_written_once(spark, told, tmp_path):
+    out = str(tmp_path / "out")
+    found = candidates(spark, told, [100, 101], K)
+    assert write(found, out) == 2 * K
+    with pytest.raises(InputError, match="is there already"):
+        write(found, out)
+    table = spark.createDataFrame([(100,), (999,)], "user_id long")
+    with pytest.raises(ArtifactError, match=r"was not written \(1 of 2 users are unknown \(first: 999\)"):
+        write(candidates(spark, told, table.coalesce(1), K), str(tmp_path / "another"))
+    assert not (tmp_path / "another" / "_SUCCESS").exists()
