@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -16,13 +17,15 @@ from ranker.learning.refit import Refitter
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = 60.0  # seconds after an error
+REST = 2.0  # times as long as a step took: the pause after it while requests come, which share the interpreter with it
 
 
 class BackgroundLearner:
     """Steps a learner whenever the log has new events, until it is closed; a context manager.
 
-    An error in a step is logged, and what serves goes on. Where the disk refused, the step is tried again after a
-    while; after any other error its events are passed over.
+    After a step during which requests came it pauses for twice as long as the step took, so that however much there is
+    to learn, most requests meet no learner. An error in a step is logged, and what serves goes on. Where the disk
+    refused, the step is tried again after a while; after any other error its events are passed over.
 
     Args:
         learner: The learner; nobody else may step it meanwhile.
@@ -76,13 +79,22 @@ class BackgroundLearner:
                 refitter.serve(found)
         return True
 
+    def _requests(self) -> float:
+        """How many the engine has answered."""
+        answered = {"stage": "retrieve"}
+        registry = self.learner.engine.observations.registry
+        return registry.get_sample_value("ranker_seconds_count", answered) or 0
+
     def _run(self, step: Callable[[], bool], pass_over: Callable[[], None]) -> None:
         torch.set_num_threads(1)  # of this thread's products alone: requests have the other cores
         wait = self._poll_s
         while not self._closing.is_set():
+            asked, start = self._requests(), time.perf_counter()
             try:
                 if step():
                     wait = self._poll_s
+                    if self._requests() > asked:
+                        self._closing.wait(REST * (time.perf_counter() - start))
                     continue
             except ArtifactError:  # the disk: these events are for later
                 wait = min(LONGEST_WAIT, 2 * max(wait, self._poll_s))
