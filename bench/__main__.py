@@ -5,6 +5,7 @@ import typer
 from bench import demo, dial, latency, pairs, quantization
 from bench.feedback import command as feedback
 from bench.quality import command as quality
+from bench.scale import command as scale
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("demo")(demo.main)
@@ -14,6 +15,7 @@ app.command("latency")(latency.main)
 app.command("pairs")(pairs.main)
 app.command("quality")(quality.main)
 app.command("quantization")(quantization.main)
+app.command("scale")(scale.main)
 
 if __name__ == "__main__":
     app()

@@ -15,7 +15,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from encoders.errors import ArtifactError
-from retrieval.candidates import NO_ITEM, Candidates, Requests, inner_products, rank_all
+from retrieval.candidates import NO_ITEM, Candidates, Requests, every_product, inner_products, rank_all
 from retrieval.cold_start import factors_from_texts
 from retrieval.histories import Histories
 from retrieval.storage import load_array, load_settings, save_settings
@@ -60,6 +60,7 @@ class AlsRetriever:
         self.config = config
         factors = item_factors.astype(np.float64)
         self._background = factors.T @ factors + config.regularization * np.eye(factors.shape[1])
+        self._inverse = np.linalg.inv(self._background)
         self._unknown: NDArray[np.bool_] = ~np.any(item_factors, axis=1)
 
     @property
@@ -105,22 +106,27 @@ class AlsRetriever:
     def user_vectors(self, histories: Histories) -> NDArray[np.float32]:
         """Fold in: the vector (U, d) that minimises the ALS loss of each history with the item factors fixed.
 
-        Solves ``(YᵀY + λI + Σ (cᵢ - 1) yᵢyᵢᵀ) x = Σ cᵢ yᵢ`` over a user's items, with ``cᵢ`` summed over repeated
-        events and halved every ``half_life`` events. A history without a positive event gives zeros.
+        Solves ``(B + Σ (cᵢ - 1) yᵢyᵢᵀ) x = Σ cᵢ yᵢ`` with ``B = YᵀY + λI`` over a user's items, with ``cᵢ`` summed over
+        repeated events and halved every ``half_life`` events. Where a user has fewer items than there are factors, a
+        system of that size does: ``x = B⁻¹Yᵤᵀ (I + (C - I) Yᵤ B⁻¹ Yᵤᵀ)⁻¹ c``. A history without a positive event gives
+        zeros.
         """
         liked = histories.liked()
         strength = (1 + self.config.alpha * liked.weights) * liked.recency(self.config.half_life)
         confidence = liked.matrix(strength, len(self.item_factors))
-        dim = self.item_factors.shape[1]
-        left = np.broadcast_to(self._background, (len(liked), dim, dim)).copy()
-        right = np.zeros((len(liked), dim, 1))
+        found = np.zeros((len(liked), self.item_factors.shape[1]), np.float32)
         for row in np.flatnonzero(liked.lengths):
             start, stop = confidence.indptr[row], confidence.indptr[row + 1]
             factors = self.item_factors[confidence.indices[start:stop]].astype(np.float64)
             c = confidence.data[start:stop].astype(np.float64)
-            left[row] += (factors.T * (c - 1)) @ factors
-            right[row, :, 0] = c @ factors
-        return np.linalg.solve(left, right)[:, :, 0].astype(np.float32)
+            if len(c) < factors.shape[1]:
+                projected = factors @ self._inverse
+                own = (c - 1)[:, None] * (projected @ factors.T)
+                own.flat[:: len(c) + 1] += 1
+                found[row] = np.linalg.solve(own, c) @ projected
+            else:
+                found[row] = np.linalg.solve(self._background + (factors.T * (c - 1)) @ factors, c @ factors)
+        return found
 
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, best first; none for a user without a positive event.
@@ -130,7 +136,7 @@ class AlsRetriever:
 
         def score_block(block: Requests) -> NDArray[np.float32]:
             vectors = self.user_vectors(block.histories)
-            scores: NDArray[np.float32] = vectors @ self.item_factors.T
+            scores = every_product(vectors, self.item_factors)
             scores[~vectors.any(axis=1)] = -np.inf
             scores[:, self._unknown] = -np.inf
             return scores

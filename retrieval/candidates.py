@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from retrieval.queries import Queries
 NO_ITEM = -1  # fills a row that ran out of candidates, as FAISS does
 
 BLOCK_SCORES = 1 << 25  # scores held at once while ranking the whole catalogue: 128 MiB of float32
-BLOCK_ROWS = 1024  # and users at once, however small the catalogue: fold-in holds a matrix for each
+BLOCK_ROWS = 1024  # and users at once, however small the catalogue
 GROUPS = 4  # of scores for each of the best that are sought; a group has as many scores at least
+
+_thread = threading.local()  # scores: what every_product fills
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +169,7 @@ def rank_all(
         source: The source's name.
         requests: U requests.
         k: How many items each request gets at most.
-        score_block: Scores (U, I) of every item for a block of requests, in a fresh array.
+        score_block: Scores (U, I) of every item for a block of requests, in an array that may be changed.
     """
     items = np.full((len(requests), k), NO_ITEM, np.int64)
     scores = np.full((len(requests), k), -np.inf, np.float32)
@@ -175,6 +178,18 @@ def rank_all(
         block.bar(block_scores)
         items[rows], scores[rows] = top_k(block_scores, k)
     return Candidates.of(source, items, scores)
+
+
+def every_product(vectors: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of vectors (U, d) times all rows of a table (I, d), in an array that this thread's next call changes.
+
+    The system takes as long to map memory for so many scores as they take to compute, so they get the same once more.
+    """
+    size = len(vectors) * len(table)
+    kept: NDArray[np.float32] | None = getattr(_thread, "scores", None)
+    if kept is None or len(kept) < size:
+        kept = _thread.scores = np.empty(size, np.float32)
+    return np.matmul(vectors, table.T, out=kept[:size].reshape(len(vectors), len(table)))
 
 
 def inner_products(
