@@ -20,6 +20,8 @@ from retrieval.cold_start import factors_from_texts
 from retrieval.histories import Histories
 from retrieval.storage import load_array, load_settings, save_settings
 
+TOGETHER = 64  # users who are folded in at once: of near as many items each, as they are taken in that order
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class AlsConfig:
@@ -115,18 +117,33 @@ class AlsRetriever:
         strength = (1 + self.config.alpha * liked.weights) * liked.recency(self.config.half_life)
         confidence = liked.matrix(strength, len(self.item_factors))
         found = np.zeros((len(liked), self.item_factors.shape[1]), np.float32)
-        for row in np.flatnonzero(liked.lengths):
+        lengths = np.diff(confidence.indptr)
+        few = np.flatnonzero((lengths > 0) & (lengths < found.shape[1]))
+        few = few[np.argsort(lengths[few], kind="stable")]
+        for rows in np.array_split(few, -(-len(few) // TOGETHER)) if len(few) else []:
+            found[rows] = self._of_few(confidence, rows)
+        for row in np.flatnonzero(lengths >= found.shape[1]):
             start, stop = confidence.indptr[row], confidence.indptr[row + 1]
             factors = self.item_factors[confidence.indices[start:stop]].astype(np.float64)
             c = confidence.data[start:stop].astype(np.float64)
-            if len(c) < factors.shape[1]:
-                projected = factors @ self._inverse
-                own = (c - 1)[:, None] * (projected @ factors.T)
-                own.flat[:: len(c) + 1] += 1
-                found[row] = np.linalg.solve(own, c) @ projected
-            else:
-                found[row] = np.linalg.solve(self._background + (factors.T * (c - 1)) @ factors, c @ factors)
+            found[row] = np.linalg.solve(self._background + (factors.T * (c - 1)) @ factors, c @ factors)
         return found
+
+    def _of_few(self, confidence: sparse.csr_array, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Vectors of users with fewer items than there are factors, filled up with items of no factors to the most."""
+        lengths = np.diff(confidence.indptr)[rows]
+        filled = np.arange(lengths.max()) < lengths[:, None]
+        at = (confidence.indptr[rows][:, None] + np.arange(lengths.max()))[filled]
+        c = np.zeros(filled.shape)
+        c[filled] = confidence.data[at]
+        factors = np.zeros((*filled.shape, self.item_factors.shape[1]))
+        factors[filled] = self.item_factors[confidence.indices[at]]
+        projected = factors @ self._inverse
+        own = np.where(filled, c - 1, 0)[:, :, None] * (projected @ factors.transpose(0, 2, 1))
+        own[:, np.arange(own.shape[1]), np.arange(own.shape[1])] += 1
+        shares = np.linalg.solve(own, c[:, :, None])[:, :, 0]
+        vectors: NDArray[np.float64] = (shares[:, None, :] @ projected)[:, 0]
+        return vectors
 
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, best first; none for a user without a positive event.
