@@ -26,11 +26,11 @@ def main(
     found = exact(n_users, n_items, dim, k, batch, (1, 2), Budget(1.0 if tiny else seconds))
     rows = [
         {
-            "threads": threads, "system": name, "batches": len(timings.latencies),
+            "cores": cores, "system": name, "batches": len(timings.latencies),
             "users a second": batch / timings.median,
-            "this library against it": str(found.ratio(name, threads)) if name != OURS else "",
+            "this library against it": str(found.ratio(name, cores)) if name != OURS else "",
         }
-        for (name, threads), timings in found.timings.items()
+        for (name, cores), timings in found.timings.items()
     ]  # fmt: skip
     table = pd.DataFrame(rows)
     told = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
@@ -16,6 +17,7 @@ from bench.scale.made import factors, histories
 from bench.timing import Budget, Ratio, Timings, elapsed, median_ratio, time_in_turn
 from retrieval.als import AlsConfig, AlsRetriever
 from retrieval.candidates import Requests
+from retrieval.histories import Histories
 
 OURS, STORED, FOLDED = "this library", "implicit, stored user factors", "implicit, user factors from histories"
 EVENTS = 20  # of a user, on average
@@ -26,7 +28,7 @@ class Exact:
     """What was measured.
 
     Attributes:
-        timings: (Who, threads) → seconds of a batch of users.
+        timings: (Who, cores) → seconds of a batch of users.
         batch: Users in a batch.
         shared: Share of implicit's candidates that are this library's, given the same user factors.
         largest: Largest difference between the k scores of a user, best first, relative to the best.
@@ -37,25 +39,20 @@ class Exact:
     shared: float
     largest: float
 
-    def ratio(self, peer: str, threads: int) -> Ratio:
+    def ratio(self, peer: str, cores: int) -> Ratio:
         """How many times as many users a second this library answers for."""
-        return median_ratio(self.timings[peer, threads], self.timings[OURS, threads])
+        return median_ratio(self.timings[peer, cores], self.timings[OURS, cores])
 
 
-def exact(n_users: int, n_items: int, dim: int, k: int, batch: int, threads: tuple[int, ...], budget: Budget) -> Exact:
+def exact(n_users: int, n_items: int, dim: int, k: int, batch: int, cores: tuple[int, ...], budget: Budget) -> Exact:
     """Measure the time of batches of users, in turn."""
     rng = np.random.default_rng(0)
     known = histories(n_users, n_items, EVENTS, rng)
     # every event counts the same, since implicit knows no other way
     source = AlsRetriever(factors(n_items, dim, rng), AlsConfig(factors=dim, half_life=None))
-    allowed = np.ones(n_items, np.bool_)
     counted = sparse.csr_matrix(known.matrix(np.ones(len(known.items), np.float32), n_items))
     confidence = sparse.csr_matrix(known.matrix(1 + source.config.alpha * known.weights, n_items))
     users = np.concatenate([source.user_vectors(known.take(rows)) for rows in _parts(n_users, batch)])
-
-    def ours(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        found = source.retrieve(Requests(known.take(rows), allowed), k)
-        return found.items, found.scores
 
     def theirs(threads: int, folded: bool) -> Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray]]:
         model = AlternatingLeastSquares(
@@ -66,21 +63,36 @@ def exact(n_users: int, n_items: int, dim: int, k: int, batch: int, threads: tup
         return lambda rows: model.recommend(rows, given[rows], N=k, recalculate_user=folded)
 
     runs = {}
-    with ThreadPoolExecutor(max(threads)) as pool, threadpool_limits(1):  # as generation does: a core for each block
+    # as generation does it: a process for each core, whose answers stay where they are
+    with threadpool_limits(1), ProcessPoolExecutor(max(cores), get_context("fork"), _begin, (source, known, k)) as pool:
 
         def spread(count: int) -> Callable[[NDArray[np.int64]], object]:
-            return lambda rows: list(pool.map(ours, np.array_split(rows, count)))
+            return lambda rows: list(pool.map(_answer, np.array_split(rows, count)))
 
-        for count in threads:
+        for count in cores:
             systems = {OURS: spread(count), STORED: theirs(count, False), FOLDED: theirs(count, True)}
             for name, call in systems.items():
                 runs[name, count] = _timed(call, n_users, batch)
         timings = time_in_turn(runs, budget)
         rows = np.arange(min(batch, n_users))
-        (own, own_scores), (peer, peer_scores) = ours(rows), theirs(1, False)(rows)
-    shared = np.mean([np.isin(peer[row], own[row]).mean() for row in range(len(rows))])
-    largest = np.abs(own_scores - peer_scores).max(axis=1) / np.abs(own_scores[:, 0])
+        own = source.retrieve(Requests(known.take(rows), np.ones(n_items, np.bool_)), k)
+        peer, peer_scores = theirs(1, False)(rows)
+    shared = np.mean([np.isin(peer[row], own.items[row]).mean() for row in range(len(rows))])
+    largest = np.abs(own.scores - peer_scores).max(axis=1) / np.abs(own.scores[:, 0])
     return Exact(timings, batch, float(shared), float(largest.max()))
+
+
+_task: tuple[AlsRetriever, Histories, int]  # of a process
+
+
+def _begin(*task: object) -> None:
+    global _task
+    _task = task  # type: ignore[assignment]
+
+
+def _answer(rows: NDArray[np.int64]) -> None:
+    source, known, k = _task
+    source.retrieve(Requests(known.take(rows), np.ones(source.n_items, np.bool_)), k)
 
 
 def _parts(n_users: int, batch: int) -> Iterator[NDArray[np.int64]]:
