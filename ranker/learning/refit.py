@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ranker.engine import Engine
 from ranker.feedback.event_log import Logged
@@ -149,10 +151,17 @@ class Refitter:
         standing: dict[str, Source] = {
             name: source for name, source in engine.retriever.sources.items() if name in STANDING
         }
-        text = standing.get("text")
-        vectors = text.vectors if isinstance(text, TextRetriever) else engine.encoder.encode(engine.catalogue.texts)
-        fitted = fit_sources(known.histories, vectors, engine.config, standing=standing)
+        with threadpool_limits(1, "openmp"):  # requests have the other cores
+            fitted = fit_sources(known.histories, self._vectors, engine.config, standing=standing)
         return {name: source for name, source in fitted.items() if name not in STANDING}
+
+    @cached_property
+    def _vectors(self) -> NDArray[np.float32]:
+        """(I, dim) the items' text vectors."""
+        text = self.engine.retriever.sources.get("text")
+        if isinstance(text, TextRetriever):
+            return text.vectors
+        return self.engine.encoder.encode(self.engine.catalogue.texts)
 
     def _gain(self, taken: Taken, sources: dict[str, Source]) -> Gain:
         """What sources add to the NDCG@10 of the order that is served; no user counts for more than a share."""

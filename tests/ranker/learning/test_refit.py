@@ -240,3 +240,18 @@ def test_in_the_background_requests_go_on_and_the_learner_learns(split_engine):
     assert sum(background.refitter.counts.values()) >= 1
     assert learner.counts["events"] == 360
     pd.testing.assert_frame_equal(ranker.load(engine.folder).recommend([100], 10), engine.recommend([100], 10))
+
+
+def test_an_engine_without_a_text_source_is_fitted_again_too(checkpoint):
+    log = interactions()
+    settings = config(checkpoint, rerank=RerankConfig(enabled=False), sources=("als", "popularity"))
+    engine = ranker.fit(log[log["item_id"] != ARRIVED], items(), settings, progress=False)
+    assert engine.retriever.sources["als"].item_factors[59].any()  # from its text
+    arrives(engine)
+    refitter, until = Refitter(engine, OFTEN), engine.log.last_offset()
+    sources = refitter._fitted(until)
+    assert set(sources) == {"als", "popularity"}
+    refitter.serve(Refit(sources, until, 1, Gain(0, 0)))
+    asked = Requests(engine.users.histories([101]), np.ones(len(items()), np.bool_))
+    assert engine.catalogue.ids.at(engine.retriever.sources["popularity"].retrieve(asked, 1).items[0]) == [ARRIVED]
+    assert engine.version == f"unsaved+refitted at {until}"
