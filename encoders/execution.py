@@ -119,7 +119,8 @@ def open_execution(
     elif execution.precision == "int8":
         model = static_int8(model, workload.feeds)
     content = model.SerializeToString()
-    session = open_session(content, [_provider(execution, model, content, workload)], threads)
+    provider = _provider(execution, model, content, workload)
+    session = open_session(content, [provider], threads, unsaturated=execution.precision == "int8")
     session.path = path
     if session.provider != execution.provider:
         raise ConfigError(
