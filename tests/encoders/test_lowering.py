@@ -17,7 +17,7 @@ CLOSE = {"half": 0.005, "int8": 0.05}  # as a share of the largest answer
 
 
 def answers(graph, feeds):
-    session = open_session(graph.SerializeToString(), ["CPUExecutionProvider"], threads=1)
+    session = open_session(graph.SerializeToString(), ["CPUExecutionProvider"], threads=1, unsaturated=True)
     return [session.run(feed) for feed in feeds]
 
 
