@@ -50,7 +50,7 @@ def work(folder, acknowledged, seed):
     tell("ready", os.getpid())
     lists = 0
     while True:
-        what = draw.choices(["learn", "refit", "recommend", "save", "compact"], [12, 2, 4, 1, 1])[0]
+        what = draw.choices(["learn", "refit", "recommend", "save", "compact"], [12, 1, 4, 1, 1])[0]
         tell(what)
         if what == "learn":
             learner.step()

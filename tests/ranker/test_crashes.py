@@ -72,7 +72,7 @@ def test_what_was_acknowledged_is_there_exactly_once_however_often_it_is_killed(
     draw = random.Random(7)
     told, under_way, versions, refitted = {}, [], set(), False
     for seed in range(KILLS):
-        said = killed(folder, seed, draw.uniform(0.02, 1.2))
+        said = killed(folder, seed, draw.uniform(0.02, 2.5))
         for kind, *words in said:
             if kind == "event":
                 told |= dict(zip(*words, strict=True))
