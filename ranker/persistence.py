@@ -28,7 +28,7 @@ from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import EventLog, FeedbackLog
 from ranker.lasting import lasting_views
-from ranker.learning.versions import FOLDER
+from ranker.learning.versions import FOLDER, base_of, learned_of
 from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
 from ranker.sources import load_sources, save_sources
@@ -117,8 +117,8 @@ def fingerprint(engine: Engine) -> str:
     """SHA-256 of what the manifests of a saved engine's version say, those of what was learned included."""
     if engine.folder is None:
         raise InputError("This engine is not saved. Save it to a folder first.")
-    saved, _, learned = engine.version.partition("+")
-    folders = [engine.folder / saved, *([engine.folder / FOLDER / learned] if learned else [])]
+    learned = learned_of(engine)
+    folders = [engine.folder / base_of(engine), *([] if learned is None else [engine.folder / FOLDER / learned])]
     digest = hashlib.sha256()
     for folder in folders:
         digest.update((folder / MANIFEST).read_bytes())

@@ -85,9 +85,9 @@ def exact(n_users: int, n_items: int, dim: int, k: int, batch: int, cores: tuple
 _task: tuple[AlsRetriever, Histories, int]  # of a process
 
 
-def _begin(*task: object) -> None:
+def _begin(source: AlsRetriever, known: Histories, k: int) -> None:
     global _task
-    _task = task  # type: ignore[assignment]
+    _task = source, known, k
 
 
 def _answer(rows: NDArray[np.int64]) -> None:

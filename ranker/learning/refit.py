@@ -1,4 +1,4 @@
-"""Sources between two fits: fitted again by what the log tells since, and served where they find more."""
+"""Sources between two fits: fitted again by what the log tells since, and served unless they find less."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Refit:
     Attributes:
         sources: Name → source, as they shall serve; without those that stay as they are.
         until: Offset of the newest event that they know.
-        lists: Lists on which it was judged that they gain.
+        lists: Lists on which they were judged.
         gain: What they gained there.
     """
 
@@ -81,7 +81,7 @@ class Refitter:
         """Fit again if enough events came, and let it serve unless it lost.
 
         Raises:
-            ArtifactError: The log cannot be read, or the engine not be saved. What served goes on then.
+            ArtifactError: The log cannot be read, or the version not be written. What served goes on then.
         """
         if not self.due():
             return "nothing"
@@ -126,7 +126,7 @@ class Refitter:
         self._new = 0
 
     def serve(self, refit: Refit) -> None:
-        """Let sources serve, and save the engine where it has a folder.
+        """Let sources serve, once they are kept as a version where the engine has a folder.
 
         Raises:
             ArtifactError: The disk refused. What served goes on then.

@@ -177,7 +177,7 @@ def _linked(source: str, target: str) -> None:
 
 
 def learned_versions(engine: Engine) -> dict[str, Learned]:
-    """Facts of the kept versions of learned weights that an engine can return to, the oldest first."""
+    """Facts of the kept versions that an engine can return to, the oldest first."""
     return {} if engine.folder is None else versions_of(engine, engine.folder).all()
 
 

@@ -79,8 +79,8 @@ def test_an_unreadable_or_absent_current_is_an_error(root):
 @pytest.mark.parametrize(
     "manifest",
     [
-        "", "[]", "null", '{"format": 2}', '{"files": {}}', '{"format": 2, "files": []}', "\xff",
-        '{"format": 2, "files": {"a": {"bytes": 1e999, "sha256": ""}}}', '{"format": 2, "files": {"a": {"bytes": 1}}}',
+        "", "[]", "null", '{"format": 3}', '{"files": {}}', '{"format": 3, "files": []}', "\xff",
+        '{"format": 3, "files": {"a": {"bytes": 1e999, "sha256": ""}}}', '{"format": 3, "files": {"a": {"bytes": 1}}}',
         "[" * 100_000,
     ],
 )  # fmt: skip
@@ -91,8 +91,8 @@ def test_an_unreadable_manifest_is_named(root, manifest):
 
 
 def test_a_newer_format_is_named_whatever_else_it_holds(root):
-    (root / "v0002" / MANIFEST).write_text(json.dumps({"format": 3, "parts": []}))
-    with pytest.raises(ArtifactError, match=r"manifest\.json: format 3, but this library reads format 2"):
+    (root / "v0002" / MANIFEST).write_text(json.dumps({"format": 4, "parts": []}))
+    with pytest.raises(ArtifactError, match=r"manifest\.json: format 4, but this library reads format 3"):
         open_version(root)
 
 
