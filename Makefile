@@ -17,8 +17,8 @@ demo: $(READY)
 	$(BIN)/python -m bench demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow"
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check .
