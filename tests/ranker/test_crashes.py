@@ -26,7 +26,7 @@ OPERATIONS = {"learn", "refit", "recommend", "save", "compact"}
 
 
 def killed(folder, seed, operations, after_s):
-    """Run the process, kill it so many seconds after its so-manieth operation began; what it said.
+    """Run the process, kill it so many seconds after the last of so many operations began; what it said.
 
     Operations are counted since a slow machine does fewer in the same time.
     """
