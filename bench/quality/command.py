@@ -60,7 +60,8 @@ def main(
     if config is not None:
         settings["engine"] = ranker.EngineConfig.from_yaml(config).to_dict()
     if tiny:
-        settings = {"engine": TINY, "peers": {}}
+        split = TINY["rerank"]["split"] | {"quantized": False}  # the tiny demo exports; once is enough
+        settings = {"engine": {"rerank": {"split": split}}, "peers": {}}
     if validation:
         interactions = validation_part(interactions, items, protocol, ties)
     measured: list[Measured] = []
