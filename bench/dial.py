@@ -139,7 +139,7 @@ def run(site: Site, variants: Sequence[Variant], about: Mapping[str, Any], out: 
             *judging.row_losses(finished, ndcg),
         ]
         write({**about, "quality": rows, "words": words}, out)
-        users = pd.Index(site.log.users.ids.take(np.unique(site.test.users)), name="user_id")
+        users = site.log.users.at(np.unique(site.test.users)).rename("user_id")
         pd.DataFrame(ndcg, index=users).to_parquet(out / "ndcg.parquet")
         console.print(f"{name}: NDCG@10 {ndcg[name].mean():.4f} after {trained.seconds:.0f} s", highlight=False)
     show(TITLE, readable(rows))

@@ -2,7 +2,7 @@
 
 config.yaml  catalogue.parquet
 training.json  calibration.json: each missing where the engine has none
-users/       the log that the engine was fitted on
+users/       the log that the engine was fitted on: its users, how their ids are found, and their histories
 encoder/     the text encoder: a Hugging Face checkpoint, or its ONNX export
 fusion.json  sources/als/  sources/text/  …: a folder for each source in use
 lasting.json the sources' weights in the view of lasting taste; missing where the engine has no such view

@@ -19,7 +19,7 @@ from ranker.feedback.event_log import EventLog, Logged
 from ranker.feedback.events import N_KINDS
 from ranker.feedback.policy import FeedbackPolicy
 from retrieval.histories import Histories
-from retrieval.ids import UNKNOWN, IdMap, Ids
+from retrieval.ids import UNKNOWN, IdList, IdMap, Ids
 from retrieval.interactions import Interactions
 from retrieval.storage import load_array
 
@@ -150,7 +150,7 @@ class UserHistories:
         return base
 
     @property
-    def ids(self) -> list[object]:
+    def ids(self) -> IdList:
         """Every user's id, those whom the base does not know last."""
         base = self.base
         logged = [] if self.logged is None else self.logged.users()
@@ -163,7 +163,7 @@ class UserHistories:
                 "passed over.", len(logged) - len(own), len(logged), kind,
             )  # fmt: skip
         strange = np.flatnonzero(base.users.positions(own) == UNKNOWN)
-        return [*base.users.ids, *(own[place] for place in strange)]
+        return base.users.ids_with([own[place] for place in strange])
 
     def histories(self, user_ids: Ids) -> Histories:
         """The history of each user, empty for a user without any event.
@@ -216,7 +216,7 @@ class UserHistories:
 
 def save_interactions(log: Interactions, folder: Path) -> None:
     """Write users and histories into this empty folder."""
-    log.users.save(folder / "users.parquet")
+    log.users.save(folder)
     for name in ARRAYS:
         np.save(folder / f"{name}.npy", getattr(log.histories, name))
 
@@ -227,7 +227,7 @@ def load_interactions(folder: Path, n_items: int) -> Interactions:
     Raises:
         ArtifactError: A file is missing or damaged, or the files do not belong together.
     """
-    users = IdMap.load(folder / "users.parquet")
+    users = IdMap.load(folder)
     indptr, items, times = (
         load_array(folder / f"{name}.npy", np.int64, ndim=1) for name in ("indptr", "items", "times")
     )
@@ -235,8 +235,8 @@ def load_interactions(folder: Path, n_items: int) -> Interactions:
     kinds = load_array(folder / "kinds.npy", np.uint8, ndim=1)
     out_of_range = len(items) and (items.min() < 0 or items.max() >= n_items)
     unknown_kind = len(kinds) and kinds.max() >= N_KINDS
-    ordered = len(indptr) == len(users) + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
-    if not ordered or out_of_range or unknown_kind:
+    unordered = len(indptr) != len(users) + 1 or indptr[0] != 0 or (indptr[1:] < indptr[:-1]).any()
+    if unordered or out_of_range or unknown_kind:
         raise ArtifactError(f"{folder}: users, histories and catalogue do not belong together. Save the engine again.")
     try:
         return Interactions(users, Histories(indptr, items, weights, times, kinds))

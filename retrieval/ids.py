@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from encoders.errors import ArtifactError, InputError
+from retrieval.storage import load_array
 
 Ids: TypeAlias = Sequence[Any] | pd.Series | pd.Index
 
 INT64 = np.iinfo(np.int64)
+IDS, KEYS, PLACES = "ids.arrow", "keys.npy", "places.npy"
+BLOCK = 2**16  # ids that are objects, or checked, at once
 UNKNOWN = -1  # the position of an id that the map does not hold
+
+
+class IdList(Sequence[object]):
+    """Ids in an order, each an object only while it is used; a slice is such a list, too.
+
+    Args:
+        ids: Integers or strings, in any number of parts.
+    """
+
+    def __init__(self, ids: pa.ChunkedArray) -> None:
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, at: int) -> object: ...
+    @overload
+    def __getitem__(self, at: slice) -> IdList: ...
+    def __getitem__(self, at: int | slice) -> object:
+        return IdList(self._ids[at]) if isinstance(at, slice) else self._ids[at].as_py()
+
+    def __iter__(self) -> Iterator[object]:
+        for start in range(0, len(self), BLOCK):
+            yield from self._ids.slice(start, BLOCK).to_pylist()
 
 
 class IdMap:
     """A fixed order of unique ids, all integers or all strings.
+
+    An id is found by its key, 64 bits, among the sorted ones. All of it can lie in files that are mapped into memory,
+    so that a process needs none for those that it does not ask for.
 
     Args:
         ids: Unique ids; position ``i`` of the map is ``ids[i]``.
@@ -40,23 +70,29 @@ class IdMap:
                 "Convert the id column first."
             )
         integers = index.inferred_type == "integer"
-        self._index = index.astype("int64" if integers else "str")
-        if not self._index.is_unique:
-            repeated = self._index[self._index.duplicated()].tolist()[0]
-            raise InputError(f"Id {repeated!r} occurs more than once; an id names one thing.")
+        values = index.to_numpy(np.int64 if integers else object)
+        keys = _keys(values)
+        self._ids = pa.array(values, pa.int64() if integers else pa.large_string())
+        self._places: NDArray[np.int64] = np.argsort(keys, kind="stable")
+        self._sorted: NDArray[np.uint64] = keys[self._places]
+        self._check_unique()
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._ids)
 
     @property
-    def ids(self) -> pd.Index:
+    def ids(self) -> IdList:
         """The ids in order."""
-        return self._index
+        return IdList(pa.chunked_array([self._ids]))
+
+    def ids_with(self, more: Sequence[object]) -> IdList:
+        """The ids in order, and then these of the same kind."""
+        return IdList(pa.chunked_array([self._ids, pa.array(more, self._ids.type)]))
 
     @property
     def are_integers(self) -> bool:
         """Whether the ids are integers (strings otherwise)."""
-        return bool(self._index.dtype.kind == "i")
+        return bool(pa.types.is_integer(self._ids.type))
 
     def positions(self, ids: Ids, where: str = "ids") -> NDArray[np.int64]:
         """Where each id stands, ``UNKNOWN`` for an id that the map does not hold.
@@ -74,7 +110,19 @@ class IdMap:
         if index.inferred_type not in (kind, "empty") or index.hasnans:
             odd = next((value for value in index if not _is_of(kind, value)), index[0])
             raise InputError(f"{where}: ids here are {kind}s, but {odd!r} is none. Use one kind of id throughout.")
-        return self._index.get_indexer(index).astype(np.int64)  # it gives -1, UNKNOWN, for what it does not hold
+        found = np.full(len(index), UNKNOWN)
+        values = index.to_numpy(np.int64 if self.are_integers else object)
+        keys = _keys(values)
+        sought, at = np.arange(len(values)), np.searchsorted(self._sorted, keys)
+        while len(sought):  # once but for ids that share a key
+            inside = at < len(self)
+            inside[inside] = self._sorted[at[inside]] == keys[sought[inside]]
+            sought, at = sought[inside], at[inside]
+            places = self._places[at]
+            same = self._values(places) == values[sought]
+            found[sought[same]] = places[same]
+            sought, at = sought[~same], at[~same] + 1
+        return found
 
     def of_kind(self, ids: Ids) -> NDArray[np.bool_]:
         """Which of these are of this map's kind, so that ``positions`` takes them."""
@@ -90,7 +138,12 @@ class IdMap:
 
     def at(self, positions: NDArray[np.int64]) -> pd.Index:
         """The ids at these positions."""
-        return self._index.take(positions)
+        ids: pd.Index = pd.Index(self._values(positions))
+        return ids
+
+    def _values(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        values: NDArray[Any] = self._ids.take(pa.array(positions)).to_numpy(zero_copy_only=False)
+        return values
 
     def parse(self, texts: Iterable[str]) -> list[object]:
         """Ids typed on a command line, as this map's own kind; what is no integer stays as it is (unknown)."""
@@ -98,22 +151,77 @@ class IdMap:
             return list(texts)
         return [int(text) if re.fullmatch(r"-?[0-9]+", text) else text for text in texts]
 
-    def save(self, path: Path) -> None:
-        """Write the ids as a one-column Parquet file."""
-        pq.write_table(pa.table({"id": pa.array(self._index.to_numpy())}), path)
+    def save(self, folder: Path) -> None:
+        """Write the ids, and how they are found, into this folder."""
+        batch = pa.record_batch({"id": self._ids})
+        with pa.ipc.new_file(folder / IDS, batch.schema) as writer:
+            writer.write_batch(batch)
+        np.save(folder / KEYS, self._sorted)
+        np.save(folder / PLACES, self._places)
 
     @classmethod
-    def load(cls, path: Path) -> IdMap:
-        """Read what ``save`` wrote.
+    def load(cls, folder: Path) -> IdMap:
+        """Read what ``save`` wrote; it stays memory-mapped.
 
         Raises:
-            ArtifactError: The file is not such a table.
+            ArtifactError: A file is missing or damaged, or they do not belong together.
         """
         try:
-            return cls(pq.read_table(path, columns=["id"]).column("id").to_pandas())
-        except (OSError, pa.ArrowException, KeyError, InputError) as error:
+            with pa.memory_map(str(folder / IDS)) as source, pa.ipc.open_file(source) as file:
+                batch = file.get_batch(0)
+            batch.validate(full=True)
+            ids = batch.column("id")
+        except (OSError, pa.ArrowException, KeyError) as error:
             reason = " ".join(str(error).split())
-            raise ArtifactError(f"{path}: not a table of ids ({reason}). Save the engine again.") from error
+            raise ArtifactError(f"{folder / IDS}: not a table of ids ({reason}). Save the engine again.") from error
+        if ids.type not in (pa.int64(), pa.large_string()) or ids.null_count:
+            raise ArtifactError(f"{folder / IDS}: not a table of ids, but of {ids.type}. Save the engine again.")
+        loaded = cls.__new__(cls)
+        loaded._ids = ids
+        loaded._sorted = load_array(folder / KEYS, np.uint64, ndim=1)
+        loaded._places = load_array(folder / PLACES, np.int64, ndim=1)
+        if not loaded._is_whole():
+            raise ArtifactError(f"{folder}: {IDS}, {KEYS} and {PLACES} do not belong together. Save the engine again.")
+        try:
+            loaded._check_unique()
+        except InputError as error:
+            raise ArtifactError(f"{folder / IDS}: {error}") from error
+        return loaded
+
+    def _is_whole(self) -> bool:
+        """Whether every id is found by its own key; read in blocks, so that little of it is in memory at once."""
+        if not len(self._sorted) == len(self._places) == len(self):
+            return False
+        for start in range(0, len(self), BLOCK):
+            block = slice(start, start + BLOCK + 1)
+            keys, places = self._sorted[block], self._places[block]
+            if places.min() < 0 or places.max() >= len(self) or (keys != _keys(self._values(places))).any():
+                return False
+            ties = keys[1:] == keys[:-1]
+            if (keys[1:] < keys[:-1]).any() or (places[1:] <= places[:-1])[ties].any():
+                return False
+        return True
+
+    def _check_unique(self) -> None:
+        shared = [
+            start + np.flatnonzero(np.diff(self._sorted[start : start + BLOCK + 1]) == 0)
+            for start in range(0, len(self), BLOCK)
+        ]
+        first = np.concatenate([np.empty(0, np.int64), *shared])
+        values = pd.Index(self.at(self._places[np.unique([first, first + 1])]))
+        if values.has_duplicates:
+            repeated = values[values.duplicated()].tolist()[0]
+            raise InputError(f"Id {repeated!r} occurs more than once; an id names one thing.")
+
+
+def _keys(values: NDArray[Any]) -> NDArray[np.uint64]:
+    """64 bits of each id: an integer's own, and of a string a hash that is the same in every process."""
+    if values.dtype != object:
+        return values.view(np.uint64)
+    try:
+        return pd.util.hash_array(values, categorize=False)
+    except UnicodeEncodeError as error:  # a lone surrogate
+        raise InputError(f"ids: these are no ids ({error}).") from error
 
 
 def _index(ids: object, where: str) -> pd.Index:

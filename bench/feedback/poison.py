@@ -27,7 +27,7 @@ class Poison:
     """
 
     def __init__(self, users: IdMap, items: IdMap, seed: int = 0) -> None:
-        self._flooder = int(users.ids.max()) + 1_000_000
+        self._flooder = max(users.ids) + 1_000_000
         self._items = items.ids
         self._rng = np.random.default_rng(seed)
         self._sent = 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from ranker.installed import libraries
 from ranker.offline.folder import LOCK, MANIFEST, Manifest, Plan, Shard, agreed_plan, ids_sha256, plan_of, shard_name
 from ranker.offline.shards import shard_of, write_shard, writers
 from ranker.persistence import fingerprint, load_engine
-from retrieval.ids import Ids
+from retrieval.ids import IdList, Ids
 from retrieval.storage import replace_settings
 
 USERS_PER_SHARD = 5_000
@@ -129,7 +130,7 @@ def _known(engine: Engine, user_ids: Ids) -> list[object]:
     return ids
 
 
-def _everybody(engine: Engine, out: Path) -> list[object]:
+def _everybody(engine: Engine, out: Path) -> IdList:
     """Of all users those who were there when the folder's plan was made."""
     before = plan_of(out)
     return engine.users.ids[: None if before is None else before.users]
@@ -164,13 +165,21 @@ def _written(
     """Write these shards; each as it is done."""
     if not numbers:
         return
+    left = iter(numbers)
     with writers(model, plan, min(workers, len(numbers))) as pool:
-        under_way = {
-            pool.submit(write_shard, ids[plan.shard(number)], out / shard_name(number)): number for number in numbers
-        }
+
+        def begin(count: int) -> dict[Future[Shard], int]:
+            return {
+                pool.submit(write_shard, list(ids[plan.shard(number)]), out / shard_name(number)): number
+                for number in islice(left, count)
+            }
+
         try:
-            for done in as_completed(under_way):
-                yield under_way[done], done.result()
+            under_way = begin(2 * workers)  # not all at once: each holds its users' ids
+            while under_way:
+                for done in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    yield under_way.pop(done), done.result()
+                    under_way |= begin(1)
         except BrokenProcessPool as error:
             raise ArtifactError(
                 f"{out}: a process that generated candidates was killed, by the system for want of memory most likely. "

@@ -7,6 +7,8 @@ import pytest
 from small_site import Run
 from test_feedback_command import EVENTS, logged
 
+from retrieval.ids import IdMap
+
 
 @pytest.fixture
 def told(model: Path, tmp_path: Path, ranker: Run) -> Path:
@@ -48,7 +50,7 @@ def test_forget_leaves_no_file_that_tells_of_a_user(told: Path, ranker: Run) -> 
     assert (done["users"], done["events"]) == (2, 3)
     assert [path.name for path in told.glob("v*")] == [done["version"]]
     assert logged(told).empty
-    users = pd.read_parquet(told / done["version"] / "users" / "users.parquet")["id"]
+    users = IdMap.load(told / done["version"] / "users").ids
     assert 1 not in set(users)
     assert 2 in set(users)
     ranker("recommend", told, "1", "--on-unknown", "raise").refused("1 of 1 users are unknown")

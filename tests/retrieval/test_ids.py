@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,9 +23,9 @@ def test_every_id_is_found_at_its_own_place(ids):
 
 @pytest.mark.parametrize("ids", [[5, -2, 7], ["b", "a", "Ä"]])
 def test_save_and_load_keep_ids_and_their_kind(ids, tmp_path):
-    IdMap(ids).save(tmp_path / "ids.parquet")
-    loaded = IdMap.load(tmp_path / "ids.parquet")
-    assert loaded.ids.tolist() == ids
+    IdMap(ids).save(tmp_path)
+    loaded = IdMap.load(tmp_path)
+    assert list(loaded.ids) == ids
     assert loaded.are_integers == isinstance(ids[0], int)
 
 
@@ -35,7 +36,7 @@ def test_integers_in_a_column_of_objects_stay_integers():
 @pytest.mark.parametrize("dtype", ["category", object])
 def test_ids_are_found_in_columns_of_every_type(dtype):
     for ids in ([3, 1], ["b", "a"]):
-        assert IdMap(pd.Series(ids, dtype=dtype)).ids.tolist() == ids
+        assert IdMap(pd.Series(ids, dtype=dtype)).at(np.arange(2)).tolist() == ids
         assert IdMap(ids).positions(pd.Series(ids[::-1], dtype=dtype)).tolist() == [1, 0]
 
 
@@ -74,10 +75,94 @@ def test_a_map_holds_one_kind(ids):
         IdMap(ids)
 
 
-def test_a_file_that_holds_no_ids_is_named(tmp_path):
-    path = tmp_path / "ids.parquet"
-    with pytest.raises(ArtifactError, match=r"ids\.parquet: not a table of ids"):
-        IdMap.load(path)
-    pd.DataFrame({"other": [1]}).to_parquet(path)
-    with pytest.raises(ArtifactError, match=r"ids\.parquet: not a table of ids"):
-        IdMap.load(path)
+def test_ids_that_share_a_key_are_told_apart(monkeypatch, tmp_path):
+    monkeypatch.setattr("retrieval.ids._keys", lambda values: np.array([len(value) for value in values], np.uint64))
+    held = ["aa", "b", "c", "bb", "cc", "d"]
+    IdMap(held).save(tmp_path)
+    for ids in (IdMap(held), IdMap.load(tmp_path)):
+        assert ids.positions([*held, "x", "xx", "xxx"]).tolist() == [0, 1, 2, 3, 4, 5, *[UNKNOWN] * 3]
+    with pytest.raises(InputError, match="Id 'b' occurs more than once"):
+        IdMap([*held, "b"])
+
+
+@pytest.mark.parametrize("dtype", [None, object])
+def test_a_string_that_is_no_text_is_refused(dtype):
+    ids = ["b", "\ud800"] if dtype is None else pd.Series(["b", "\ud800"], dtype=dtype)
+    for use in (IdMap, IdMap(["a", "b"]).positions):
+        with pytest.raises(InputError, match="these are no ids"):
+            use(ids)
+
+
+@given(st.one_of(INTEGERS, STRINGS), st.data())
+def test_a_list_of_ids_is_a_sequence_in_their_order(ids, data):
+    given = IdMap(ids).ids_with(ids[:2])
+    expected = [*ids, *ids[:2]]
+    start, stop = (data.draw(st.integers(0, len(expected))) for _ in range(2))
+    assert list(given) == expected
+    assert [given[at] for at in range(len(given))] == expected
+    assert list(given[start:stop]) == expected[start:stop]
+
+
+@pytest.mark.parametrize("ids", [[5, -2, 7], ["b", "a", "Ä"]])
+def test_what_was_saved_stays_in_its_files(ids, tmp_path):
+    IdMap(ids).save(tmp_path)
+    before = pa.total_allocated_bytes()
+    loaded = IdMap.load(tmp_path)
+    assert pa.total_allocated_bytes() == before
+    assert isinstance(loaded._sorted, np.memmap)
+    assert isinstance(loaded._places, np.memmap)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pa.table({"other": [1, 2]}),
+        pa.table({"id": [1.0, 2.0]}),
+        pa.table({"id": [1, None]}),
+        pa.table({"id": pa.array([1, 2]).cast("int32")}),
+    ],
+)
+def test_a_file_that_holds_no_ids_is_named(table, tmp_path):
+    IdMap([1, 2]).save(tmp_path)
+    with pa.ipc.new_file(tmp_path / "ids.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(ArtifactError, match=r"ids\.arrow: not a table of ids"):
+        IdMap.load(tmp_path)
+    (tmp_path / "ids.arrow").write_bytes(b"no table")
+    with pytest.raises(ArtifactError, match=r"ids\.arrow: not a table of ids"):
+        IdMap.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["keys.npy", "places.npy"])
+@pytest.mark.parametrize("ids", [[5, -2, 7], ["b", "a", "Ä"]])
+def test_files_that_do_not_belong_together_are_refused(ids, name, tmp_path):
+    IdMap(ids).save(tmp_path)
+    original = np.load(tmp_path / name)
+    wrong = [original[:2], original[::-1], np.append(original, original[-1:]), np.roll(original, 1)]
+    for values in [*wrong, np.full_like(original, original[0]), np.where(original == original[1], 2**40, original)]:
+        np.save(tmp_path / name, values.astype(original.dtype))
+        with pytest.raises(ArtifactError, match=r"ids\.arrow, keys\.npy and places\.npy do not belong together"):
+            IdMap.load(tmp_path)
+    np.save(tmp_path / name, original.astype(np.float64))
+    with pytest.raises(ArtifactError, match=name.replace(".", r"\.")):
+        IdMap.load(tmp_path)
+
+
+@pytest.mark.parametrize("ids", [[5, -2, 5], ["b", "a", "b"]])
+def test_ids_that_occur_twice_in_a_file_are_refused(ids, tmp_path):
+    IdMap([*ids[:2], ids[0] * 2]).save(tmp_path)
+    with pa.ipc.new_file(tmp_path / "ids.arrow", pa.schema({"id": _kind(ids)})) as writer:
+        writer.write_batch(pa.record_batch({"id": pa.array(ids, _kind(ids))}))
+    places = np.argsort([_key(one) for one in ids], kind="stable")
+    np.save(tmp_path / "places.npy", places)
+    np.save(tmp_path / "keys.npy", np.sort(np.array([_key(one) for one in ids], np.uint64)))
+    with pytest.raises(ArtifactError, match="occurs more than once"):
+        IdMap.load(tmp_path)
+
+
+def _kind(ids):
+    return pa.int64() if isinstance(ids[0], int) else pa.large_string()
+
+
+def _key(one):
+    return int(pd.util.hash_array(np.array([one], object))[0]) if isinstance(one, str) else one % 2**64

@@ -47,7 +47,7 @@ def test_a_label_comes_with_what_its_user_had_done_before_and_nothing_later():
     whole = [int(item[1:]) for item in own["item_id"]]
     assert past(labelled, 0) == whole[:4]
     assert past(labelled, 1) == whole
-    assert LOG.users.ids[labelled.users].tolist() == [117, 117]
+    assert LOG.users.at(labelled.users).tolist() == [117, 117]
 
 
 def test_only_the_newest_are_taken_and_users_without_any_past_are_not():

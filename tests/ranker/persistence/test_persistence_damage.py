@@ -13,7 +13,7 @@ from encoders.errors import ArtifactError
 def files():
     """Every file of a version, found once so that each is a test of its own."""
     parts = ["calibration.json", "catalogue.parquet", "config.yaml", "fusion.json", "lasting.json", "training.json"]
-    parts += ["users/users.parquet"]
+    parts += ["users/ids.arrow", "users/keys.npy", "users/places.npy"]
     parts += [f"users/{name}.npy" for name in ("indptr", "items", "weights", "times", "kinds")]
     parts += [f"sources/als/{name}" for name in ("config.json", "item_factors.npy")]
     parts += [f"sources/text/{name}" for name in ("config.json", "index.json", "vectors.npy")]

@@ -1,0 +1,106 @@
+"""Memory that generation needs, by the number of users: made-up users take the place of those of a small fit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+
+import ranker
+from bench.scale.made import histories
+from bench.sites import small_checkpoint
+from ranker.offline import read_manifest
+from ranker.users import UserHistories
+from retrieval.ids import IdMap
+from retrieval.interactions import Interactions
+
+EVENTS = 3  # of a user, on average: memory is the question, not time
+FACTORS = 64
+EVERY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What one generation took.
+
+    Attributes:
+        users: How many.
+        items: How many.
+        seconds: From start to end.
+        peak: Bytes of memory that its processes held at once, at most; not pages of mapped files, which the system
+            takes back when it needs them.
+    """
+
+    users: int
+    items: int
+    seconds: float
+    peak: int
+
+
+def memory(users: tuple[int, ...], items: tuple[int, ...], k: int, folder: Path) -> list[Needed]:
+    """Generate candidates for each number of users and of items, in a process of its own.
+
+    Args:
+        users: How many.
+        items: How many.
+        k: Candidates for each user.
+        folder: An empty one, for models and candidates.
+    """
+    found = []
+    for n_items in items:
+        model = folder / f"model-{n_items}"
+        small = _fitted(n_items, small_checkpoint(folder / "checkpoint"))
+        for n_users in users:
+            made = histories(n_users, n_items, EVENTS, np.random.default_rng(1))
+            small.intake.users = UserHistories(Interactions(IdMap(np.arange(n_users)), made))
+            small.save(model)
+            found.append(_needed(model, folder / f"candidates-{n_items}-{n_users}", n_users, n_items, k))
+    return found
+
+
+def _fitted(n_items: int, checkpoint: str) -> ranker.Engine:
+    """An engine that ranks by ALS, of a small log."""
+    log = histories(2_000, n_items, 20, np.random.default_rng(0))
+    events = pd.DataFrame({"user_id": log.rows, "item_id": log.items, "weight": 1.0})
+    events["datetime"] = pd.to_datetime(log.times, unit="s")
+    texts = [f"item {item}" for item in range(n_items)]
+    config = ranker.EngineConfig.from_dict(
+        {
+            "checkpoint": checkpoint, "sources": ["als", "popularity"], "als": {"factors": FACTORS},
+            "rerank": {"enabled": False}, "lasting": {"enabled": False},
+        }
+    )  # fmt: skip
+    return ranker.fit(events, pd.DataFrame({"item_id": range(n_items), "title": texts, "text": texts}), config)
+
+
+def _needed(model: Path, out: Path, n_users: int, n_items: int, k: int) -> Needed:
+    clock = time.perf_counter()
+    command = [sys.executable, "-m", "ranker", "candidates", model, "--out", out, "--k", str(k)]
+    peak = 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            peak = max(peak, _anonymous(process.pid))
+            time.sleep(EVERY_S)
+    if process.returncode:
+        raise RuntimeError(f"ranker candidates ended with {process.returncode}; it says why above.")
+    seconds = time.perf_counter() - clock
+    assert read_manifest(out).plan.users == n_users
+    return Needed(n_users, n_items, seconds, peak)
+
+
+def _anonymous(pid: int) -> int:
+    """Bytes of a process and of those that it started which no file holds."""
+    total = 0
+    try:
+        for process in (parent := psutil.Process(pid), *parent.children(recursive=True)):
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+            total += int(status.split("RssAnon:")[1].split()[0]) * 1024
+    except (psutil.NoSuchProcess, OSError, IndexError):  # one ended meanwhile
+        return 0
+    return total
