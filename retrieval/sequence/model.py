@@ -88,7 +88,8 @@ class EventReader(nn.Module):
         super().__init__()
         dim = config.dim
         self.gap = _zero_embedding(GAPS, dim)
-        self.kind = _zero_embedding(KINDS, dim)  # what feedback says beyond a logged event
+        # what feedback says beyond a logged event, so a kind that no training saw reads as one
+        self.kind = _zero_embedding(KINDS, dim, nothing=LOGGED)
         self.level = _zero_embedding(LEVELS, dim)
         self.entrance = nn.LayerNorm(dim)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
@@ -158,8 +159,8 @@ def gap_buckets(seconds: Tensor) -> Tensor:
     return torch.log2(seconds.clamp(min=0) + 1.0).long().clamp(max=GAPS - 1)
 
 
-def _zero_embedding(count: int, dim: int) -> nn.Embedding:
-    """One that says nothing until it has learned something."""
-    embedding = nn.Embedding(count, dim)
+def _zero_embedding(count: int, dim: int, nothing: int | None = None) -> nn.Embedding:
+    """One that says nothing until it has learned something, and of ``nothing`` never."""
+    embedding = nn.Embedding(count, dim, padding_idx=nothing)
     nn.init.zeros_(embedding.weight)
     return embedding

@@ -45,6 +45,16 @@ def test_a_batch_holds_windows_and_what_came_next_if_it_was_liked() -> None:
     assert batch["levels"].tolist() == [[1, 0, 2], [2, 2, 2]]
 
 
+def test_a_kind_that_training_never_saw_reads_as_a_logged_event(vectors) -> None:
+    source = SequenceRetriever.fit(cycles(200, len(vectors)), vectors, CONFIG, seed=0)
+    logged = cycles(5, len(vectors))
+    rated = replace(logged, kinds=np.full_like(logged.kinds, 6))
+    allowed = np.ones(len(vectors), np.bool_)
+    first, second = (source.retrieve(Requests(events, allowed), 10) for events in (logged, rated))
+    np.testing.assert_array_equal(first.items, second.items)
+    np.testing.assert_array_equal(first.scores, second.scores)
+
+
 def test_validation_ranks_the_next_item_among_all_that_were_not_seen(histories, vectors) -> None:
     torch.manual_seed(3)
     model = SequenceModel(vectors, np.ones(len(vectors), np.bool_), CONFIG, seed=0).eval()
