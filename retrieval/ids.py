@@ -168,10 +168,10 @@ class IdMap:
         """
         try:
             with pa.memory_map(str(folder / IDS)) as source, pa.ipc.open_file(source) as file:
-                batch = file.get_batch(0)
+                (batch,) = [file.get_batch(number) for number in range(file.num_record_batches)]  # written as one
             batch.validate(full=True)
             ids = batch.column("id")
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ArtifactError(f"{folder / IDS}: not a table of ids ({reason}). Save the engine again.") from error
         if ids.type not in (pa.int64(), pa.large_string()) or ids.null_count:

@@ -98,7 +98,8 @@ def _anonymous(pid: int) -> int:
     """Bytes of a process and of those that it started which no file holds."""
     total = 0
     try:
-        for process in (parent := psutil.Process(pid), *parent.children(recursive=True)):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
             total += int(status.split("RssAnon:")[1].split()[0]) * 1024
     except (psutil.NoSuchProcess, OSError, IndexError):  # one ended meanwhile

@@ -128,6 +128,16 @@ def test_a_file_that_holds_no_ids_is_named(table, tmp_path):
         writer.write_table(table)
     with pytest.raises(ArtifactError, match=r"ids\.arrow: not a table of ids"):
         IdMap.load(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [[], [[1, 2], [3]]])
+def test_ids_are_one_part_of_a_file(parts, tmp_path):
+    IdMap([1, 2]).save(tmp_path)
+    with pa.ipc.new_file(tmp_path / "ids.arrow", pa.schema({"id": pa.int64()})) as writer:
+        for part in parts:
+            writer.write_batch(pa.record_batch({"id": pa.array(part)}))
+    with pytest.raises(ArtifactError, match=r"ids\.arrow: not a table of ids"):
+        IdMap.load(tmp_path)
     (tmp_path / "ids.arrow").write_bytes(b"no table")
     with pytest.raises(ArtifactError, match=r"ids\.arrow: not a table of ids"):
         IdMap.load(tmp_path)
