@@ -4,11 +4,11 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -28,11 +28,12 @@ def process(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_takes_less_than_a_second() -> None:
-    seconds = []
-    while len(seconds) < 4 and min(seconds, default=9.0) >= 1:  # the machine may be busy with something else
-        start = time.perf_counter()
+    seconds = []  # of computing: the machine may be busy with something else
+    while len(seconds) < 4 and min(seconds, default=9.0) >= 1:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = process("--help")
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0
         assert "recommend" in done.stdout
     assert min(seconds) < 1

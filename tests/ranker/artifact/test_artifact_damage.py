@@ -8,7 +8,7 @@ import pytest
 from tiny_versions import content
 
 from encoders.errors import ArtifactError
-from ranker.artifact import CURRENT, MANIFEST, open_version
+from ranker.artifact import CURRENT, FORMAT, MANIFEST, open_version
 
 
 @pytest.mark.parametrize("name", ["a.bin", "part/b.bin", "part/c.bin"])
@@ -79,9 +79,9 @@ def test_an_unreadable_or_absent_current_is_an_error(root):
 @pytest.mark.parametrize(
     "manifest",
     [
-        "", "[]", "null", '{"format": 3}', '{"files": {}}', '{"format": 3, "files": []}', "\xff",
-        '{"format": 3, "files": {"a": {"bytes": 1e999, "sha256": ""}}}', '{"format": 3, "files": {"a": {"bytes": 1}}}',
-        "[" * 100_000,
+        "", "[]", "null", "[" * 100_000, "\xff", '{"files": {}}', f'{{"format": {FORMAT}}}',
+        f'{{"format": {FORMAT}, "files": []}}', f'{{"format": {FORMAT}, "files": {{"a": {{"bytes": 1}}}}}}',
+        f'{{"format": {FORMAT}, "files": {{"a": {{"bytes": 1e999, "sha256": ""}}}}}}',
     ],
 )  # fmt: skip
 def test_an_unreadable_manifest_is_named(root, manifest):
@@ -91,8 +91,9 @@ def test_an_unreadable_manifest_is_named(root, manifest):
 
 
 def test_a_newer_format_is_named_whatever_else_it_holds(root):
-    (root / "v0002" / MANIFEST).write_text(json.dumps({"format": 4, "parts": []}))
-    with pytest.raises(ArtifactError, match=r"manifest\.json: format 4, but this library reads format 3"):
+    (root / "v0002" / MANIFEST).write_text(json.dumps({"format": FORMAT + 1, "parts": []}))
+    told = rf"manifest\.json: format {FORMAT + 1}, but this library reads format {FORMAT}"
+    with pytest.raises(ArtifactError, match=told):
         open_version(root)
 
 
