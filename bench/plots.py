@@ -1,6 +1,6 @@
-"""Plots of figures with intervals."""
+"""Plots of figures with intervals, and of how figures grow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -23,4 +23,23 @@ def dots(means: Mapping[str, tuple[float, float, float]], label: str, path: Path
     axes.set_xlabel(label)
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=150, metadata={"Date": None})
+
+
+def growths(curves: Mapping[str, Sequence[tuple[float, float]]], label: str, path: Path) -> None:
+    """Curves along logarithmic axes, on which a power of the size is a straight line.
+
+    Args:
+        curves: What grows → its sizes and values.
+        label: Of the values.
+        path: The file to write, by its suffix.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="size", ylabel=label)
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=150, metadata={"Date": None})

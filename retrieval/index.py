@@ -1,8 +1,11 @@
-"""The FAISS index over item vectors, its kind chosen by catalogue size and kept only if its recall holds."""
+"""The FAISS index over item vectors: exact while that is quick, and approximate only as far as its recall holds."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Literal
 
 import faiss
@@ -10,6 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from encoders.errors import ArtifactError
+from retrieval.candidates import NO_ITEM, inner_products, top_k
+from retrieval.storage import load_array, load_settings, save_settings
 
 logger = logging.getLogger(__name__)
 
@@ -21,25 +28,24 @@ class IndexConfig:
     """Settings of the vector index.
 
     Attributes:
-        kind: "flat" (exact), "hnsw", "ivf", or "auto": flat below ``hnsw_from`` items, HNSW from there,
-            IVF from ``ivf_from`` items (HNSW's links would weigh more than the vectors are worth).
-        hnsw_from: Catalogue size from which an exact scan is too slow for a request.
-        ivf_from: Catalogue size from which HNSW takes too much memory and build time.
-        min_recall: Recall@10 against the exact answer that an approximate index must reach on held-out queries;
+        kind: "flat" (exact); "ivf" (lists of 4-bit codes, whose best items are scored again from their vectors); "hnsw"
+            (a graph, which takes longer to build and more memory); or "auto": flat below ``approximate_from`` items,
+            IVF from there.
+        approximate_from: Catalogue size from which an exact scan is too slow for a request.
+        min_recall: Recall@200 against the exact answer that an approximate index must reach on held-out queries;
             its search effort is doubled until it does.
         threads: Threads that build the index. More than one makes an HNSW graph differ from build to build.
     """
 
     kind: Literal["auto", "flat", "hnsw", "ivf"] = "auto"
-    hnsw_from: Annotated[int, Field(ge=1)] = 50_000
-    ivf_from: Annotated[int, Field(ge=1)] = 2_000_000
+    approximate_from: Annotated[int, Field(ge=1)] = 50_000
     min_recall: Annotated[float, Field(gt=0, le=1)] = 0.98
     threads: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What was built: its kind, the recall@10 measured on ``queries`` held-out queries, and its search effort.
+    """What was built: its kind, the recall@200 measured on ``queries`` held-out queries, and its search effort.
 
     ``effort`` is HNSW's efSearch or IVF's nprobe; 0 for an exact index.
     """
@@ -50,77 +56,178 @@ class IndexReport:
     effort: int
 
 
-HNSW_LINKS = 32
+RECALL_AT = 200  # as many candidates as a list is made from
 RECALL_QUERIES = 256
 LEAST_EFFORT = 8
+LEAST_ITEMS = 16 * 39  # of so many, FAISS says, the 16 values of a code are well learned
+HNSW_LINKS = 32
+CODED_DIMS = 2  # dimensions that share a code of 4 bits
+RESCORED = 4  # items that are scored again for each that is asked for: the order of the codes is a rough one
+# Points for each centre, and rounds, of k-means: a fraction of FAISS's time; effort wins back what recall that costs
+CENTRE_POINTS, CENTRE_ROUNDS = 64, 10
+# Share of the catalogue below which the allowed items are compared one by one: an approximate index walks past so
+# many others that it returns few of them (a fifth, of 20 in 20,000), and an exact one spends its time on the others.
+NARROW = 0.05
+
+# Number of queries from which FAISS searches exactly by matrix products. FAISS 1.15 raised its default from 20 to
+# 128,000, which costs 256 queries over 100,000 vectors twelve times the time.
+faiss.cvar.distance_compute_blas_threshold = 20
 
 
-def build_index(vectors: NDArray[np.float32], config: IndexConfig, seed: int) -> tuple[faiss.Index, IndexReport]:
-    """Build an inner-product index over unit vectors (I, dim).
+class VectorIndex:
+    """The items whose vectors have the largest inner products with a query.
 
-    Returns:
-        The index and what was measured. An approximate index that cannot reach ``min_recall`` at any effort is
-        replaced by the exact one, with a warning that holds the figures.
+    Args:
+        vectors: Unit vectors (I, dim).
+        index: A FAISS index over them.
+        report: What was measured when it was built.
     """
-    n_items, dim = vectors.shape
-    kind = _kind(n_items, config)
-    exact = faiss.IndexFlatIP(dim)
-    exact.add(vectors)
-    if kind == "flat":
-        return exact, IndexReport("flat", 1.0, 0, 0)
 
-    index = _hnsw(dim) if kind == "hnsw" else _ivf(vectors)
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(config.threads)
-    try:
-        index.add(vectors)
-    finally:
-        faiss.omp_set_num_threads(threads)
+    def __init__(self, vectors: NDArray[np.float32], index: faiss.Index, report: IndexReport) -> None:
+        self.vectors = vectors
+        self.report = report
+        self._index = index
 
-    queries = _held_out_queries(vectors, np.random.default_rng(seed))
-    k = min(10, n_items)
-    truth = exact.search(queries, k)[1]
-    most = n_items if kind == "hnsw" else index.nlist
-    recall, effort = 0.0, 0
-    while recall < config.min_recall and effort < most:
-        effort = min(most, max(LEAST_EFFORT, 2 * effort))
-        _set_effort(index, kind, effort)
-        found = index.search(queries, k)[1]
-        recall = float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]))
-    if recall < config.min_recall:
-        logger.warning(
-            "The %s index over %d items reached recall@10 %.4f, below the %.4f asked for; an exact one is used.",
-            kind, n_items, recall, config.min_recall,
-        )  # fmt: skip
-        return exact, IndexReport("flat", 1.0, 0, 0)
-    return index, IndexReport(kind, recall, len(queries), effort)
+    @classmethod
+    def build(cls, vectors: NDArray[np.float32], config: IndexConfig, seed: int) -> VectorIndex:
+        """Build the index over unit vectors (I, dim).
+
+        Fewer than 624 items are too few for codes, and are searched exactly. An approximate index that cannot reach
+        ``min_recall`` at any effort is replaced by the exact one, with a warning that holds the figures.
+        """
+        exact = cls(vectors, _flat(vectors), IndexReport("flat", 1.0, 0, 0))
+        kind = config.kind
+        if kind == "auto":
+            kind = "ivf" if len(vectors) >= config.approximate_from else "flat"
+        if kind == "flat" or (kind == "ivf" and len(vectors) < LEAST_ITEMS):
+            return exact
+
+        with _threads(config.threads):
+            index = _hnsw(vectors) if kind == "hnsw" else _ivf(vectors)
+        queries = _held_out_queries(vectors, np.random.default_rng(seed))
+        depth, every = min(RECALL_AT, len(vectors)), np.ones(len(vectors), np.bool_)
+        truth = exact.search(queries, depth, every)[0]
+        recall, effort = 0.0, 0
+        while recall < config.min_recall and effort < _most(index):
+            effort = min(_most(index), max(LEAST_EFFORT, 2 * effort))
+            built = cls(vectors, index, IndexReport(kind, recall, len(queries), effort))
+            found = built.search(queries, depth, every)[0]
+            recall = float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]))
+        if recall < config.min_recall:
+            logger.warning(
+                "The %s index over %d items reached recall@%d %.4f, below the %.4f asked for; an exact one is used.",
+                kind, len(vectors), RECALL_AT, recall, config.min_recall,
+            )  # fmt: skip
+            return exact
+        return cls(vectors, index, IndexReport(kind, recall, len(queries), effort))
+
+    def search(
+        self, queries: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The nearest items to each query (U, dim) among the allowed ones (I,).
+
+        Returns:
+            Items, and their inner products with the query, both (U, depth), best first; NO_ITEM and -inf where a row
+            runs out.
+        """
+        share = float(allowed.mean())
+        if share < NARROW:
+            within = np.flatnonzero(allowed)
+            places, products = top_k(queries @ self.vectors[within].T, depth)
+            return np.where(places == NO_ITEM, NO_ITEM, within[places] if len(within) else NO_ITEM), products
+        parameters = self._parameters(allowed, share)
+        if self.report.kind != "ivf":
+            products, items = self._index.search(queries, depth, params=parameters)
+            return items, np.where(items == NO_ITEM, -np.inf, products).astype(np.float32)
+        items = self._index.search(queries, min(RESCORED * depth, len(self.vectors)), params=parameters)[1]
+        products = inner_products(queries, self.vectors, items)
+        products[items == NO_ITEM] = -np.inf
+        order = np.lexsort((items, -products), axis=1)[:, :depth]
+        return np.take_along_axis(items, order, axis=1), np.take_along_axis(products, order, axis=1)
+
+    def _parameters(self, allowed: NDArray[np.bool_], share: float) -> faiss.SearchParameters:
+        """Of a search among the allowed items: the fewer they are, the more of the others are passed by."""
+        every = share == 1
+        selector = None if every else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        if self.report.kind == "flat":
+            return faiss.SearchParameters(sel=selector)
+        effort = self.report.effort if every else min(_most(self._index), int(np.ceil(self.report.effort / share)))
+        if self.report.kind == "hnsw":
+            return faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
+        return faiss.SearchParametersIVF(sel=selector, nprobe=effort)
+
+    def save(self, folder: Path) -> None:
+        """Write the vectors, the report, and the index where it is more than the vectors themselves."""
+        np.save(folder / "vectors.npy", self.vectors)
+        save_settings(self.report, folder / "index.json")
+        if self.report.kind != "flat":
+            faiss.write_index(self._index, str(folder / "index.faiss"))
+
+    @classmethod
+    def load(cls, folder: Path) -> VectorIndex:
+        """Read what ``save`` wrote; the vectors stay memory-mapped.
+
+        Raises:
+            ArtifactError: A file is missing or damaged, or index and vectors do not belong together.
+        """
+        report = load_settings(IndexReport, folder / "index.json")
+        vectors = load_array(folder / "vectors.npy", np.float32, ndim=2)
+        if report.kind == "flat":
+            return cls(vectors, _flat(vectors), report)
+        path = folder / "index.faiss"
+        try:
+            index = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise ArtifactError(f"{path}: not a readable index ({error}).") from error
+        if (index.ntotal, index.d) != vectors.shape or not isinstance(index, _CLASSES[report.kind]):
+            raise ArtifactError(
+                f"{path}: a {type(index).__name__} over {index.ntotal} vectors of length {index.d}, but the files "
+                f"beside it are of {report.kind!r} and {vectors.shape}. Save the engine again."
+            )
+        return cls(vectors, index, report)
 
 
-def _kind(n_items: int, config: IndexConfig) -> IndexKind:
-    if config.kind != "auto":
-        return config.kind
-    if n_items >= config.ivf_from:
-        return "ivf"
-    return "hnsw" if n_items >= config.hnsw_from else "flat"
+_CLASSES = {"hnsw": faiss.IndexHNSWFlat, "ivf": faiss.IndexIVFPQFastScan}
 
 
-def _hnsw(dim: int) -> faiss.Index:
-    return faiss.IndexHNSWFlat(dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+def _flat(vectors: NDArray[np.float32]) -> faiss.Index:
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors))
+    return index
+
+
+def _hnsw(vectors: NDArray[np.float32]) -> faiss.Index:
+    index = faiss.IndexHNSWFlat(vectors.shape[1], HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+    index.add(vectors)
+    return index
 
 
 def _ivf(vectors: NDArray[np.float32]) -> faiss.Index:
     n_items, dim = vectors.shape
-    lists = max(1, int(4 * np.sqrt(n_items)))  # the FAISS wiki's guideline: 4·√n to 16·√n
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, min(lists, n_items), faiss.METRIC_INNER_PRODUCT)
+    # the FAISS wiki's guideline is 4·√n to 16·√n
+    lists = max(1, min(int(4 * np.sqrt(n_items)), n_items // CENTRE_POINTS))
+    codes = dim // CODED_DIMS if dim % CODED_DIMS == 0 else dim
+    index = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(dim), dim, lists, codes, 4, faiss.METRIC_INNER_PRODUCT)
+    index.cp.max_points_per_centroid, index.cp.niter = CENTRE_POINTS, CENTRE_ROUNDS
     index.train(vectors)
+    index.add(vectors)
     return index
 
 
-def _set_effort(index: faiss.Index, kind: IndexKind, effort: int) -> None:
-    if kind == "hnsw":
-        index.hnsw.efSearch = effort
-    else:
-        index.nprobe = effort
+def _most(index: faiss.Index) -> int:
+    """The effort above which there is no more to be found."""
+    return int(index.nlist if isinstance(index, faiss.IndexIVF) else index.ntotal)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads for FAISS."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _held_out_queries(vectors: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -6,20 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from encoders.errors import ArtifactError, InputError
-from retrieval.candidates import NO_ITEM, Candidates, Requests, inner_products, top_k
-from retrieval.index import IndexConfig, IndexReport, build_index
-from retrieval.storage import load_array, load_settings, save_settings
-
-# Share of the catalogue below which the allowed items are compared one by one: an approximate index walks past so
-# many others that it returns few of them (a fifth, of 20 in 20,000), and an exact one spends its time on the others.
-NARROW = 0.05
+from encoders.errors import InputError
+from retrieval.candidates import NO_ITEM, Candidates, Requests, inner_products
+from retrieval.index import IndexConfig, VectorIndex
+from retrieval.storage import load_settings, save_settings
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -39,19 +34,18 @@ class TextRetriever:
     """Nearest items to a request's query vector, or else to the recency-weighted mean of its liked items' vectors.
 
     Args:
-        vectors: Unit vectors (I, dim) of the items' texts.
-        index: A FAISS index over the same vectors.
-        report: What was measured when the index was built.
+        index: Of the items' text vectors.
         config: The settings that it was built with.
     """
 
-    def __init__(
-        self, vectors: NDArray[np.float32], index: faiss.Index, report: IndexReport, config: TextConfig
-    ) -> None:
-        self.vectors = vectors
+    def __init__(self, index: VectorIndex, config: TextConfig) -> None:
         self.index = index
-        self.report = report
         self.config = config
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """Unit vectors (I, dim) of the items' texts."""
+        return self.index.vectors
 
     @property
     def n_items(self) -> int:
@@ -61,8 +55,7 @@ class TextRetriever:
     @classmethod
     def fit(cls, vectors: NDArray[np.float32], config: TextConfig, seed: int) -> TextRetriever:
         """Build the index over unit vectors (I, dim)."""
-        index, report = build_index(vectors, config.index, seed)
-        return cls(vectors, index, report, config)
+        return cls(VectorIndex.build(vectors, config.index, seed), config)
 
     def request_vectors(self, requests: Requests) -> NDArray[np.float32]:
         """What each request is searched with, (U, dim): its query, else its profile; zeros where it has neither."""
@@ -93,8 +86,7 @@ class TextRetriever:
         vectors = self.request_vectors(requests)
         seen = int(requests.histories.lengths.max(initial=0)) if requests.exclude_seen else 0
         depth = min(k + seen, len(self.vectors))  # so that k are left when what was seen is taken out
-        distances, found = self._nearest(vectors, depth, requests.allowed)
-        scores = np.where(found == NO_ITEM, -np.inf, distances).astype(np.float32)
+        found, scores = self.index.search(vectors, depth, requests.allowed)
         scores[~vectors.any(axis=1)] = -np.inf
         if requests.exclude_seen:
             histories = requests.histories
@@ -109,26 +101,6 @@ class TextRetriever:
             np.pad(np.take_along_axis(scores, order, axis=1), pad, constant_values=-np.inf),
         )
 
-    def _nearest(
-        self, vectors: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Inner products and items (U, depth), within the allowed ones, at the index's own effort."""
-        if allowed.all():
-            return self.index.search(vectors, depth)  # type: ignore[no-any-return]
-        if allowed.mean() < NARROW:
-            within = np.flatnonzero(allowed)
-            places, products = top_k(vectors @ self.vectors[within].T, depth)
-            return products, np.where(places == NO_ITEM, NO_ITEM, within[places] if len(within) else NO_ITEM)
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        # FAISS sets the effort back to its default where a selector comes without one
-        if self.report.kind == "hnsw":
-            parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=self.index.hnsw.efSearch)
-        elif self.report.kind == "ivf":
-            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=self.index.nprobe)
-        else:
-            parameters = faiss.SearchParameters(sel=selector)
-        return self.index.search(vectors, depth, params=parameters)  # type: ignore[no-any-return]
-
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cosine of given items (U, K); -inf for a request without a query or a positive event."""
         vectors = self.request_vectors(requests)
@@ -138,15 +110,12 @@ class TextRetriever:
 
     def lasting(self) -> TextRetriever:
         """The same index, every event counting the same in a profile."""
-        return TextRetriever(self.vectors, self.index, self.report, replace(self.config, half_life=None))
+        return TextRetriever(self.index, replace(self.config, half_life=None))
 
     def save(self, folder: Path) -> None:
-        """Write the vectors, the settings, and the index where it is more than the vectors themselves."""
-        np.save(folder / "vectors.npy", self.vectors)
+        """Write the settings and the index."""
         save_settings(self.config, folder / "config.json")
-        save_settings(self.report, folder / "index.json")
-        if self.report.kind != "flat":
-            faiss.write_index(self.index, str(folder / "index.faiss"))
+        self.index.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> TextRetriever:
@@ -155,20 +124,4 @@ class TextRetriever:
         Raises:
             ArtifactError: A file is missing or damaged, or index and vectors do not belong together.
         """
-        config = load_settings(TextConfig, folder / "config.json")
-        report = load_settings(IndexReport, folder / "index.json")
-        vectors = load_array(folder / "vectors.npy", np.float32, ndim=2)
-        if report.kind == "flat":
-            index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
-            index.add(np.ascontiguousarray(vectors))
-        else:
-            try:
-                index = faiss.read_index(str(folder / "index.faiss"))
-            except RuntimeError as error:
-                raise ArtifactError(f"{folder / 'index.faiss'}: not a readable index ({error}).") from error
-        if (index.ntotal, index.d) != vectors.shape:
-            raise ArtifactError(
-                f"{folder / 'index.faiss'}: an index over {index.ntotal} vectors of length {index.d}, but the vectors "
-                f"beside it are {vectors.shape}. Save the engine again."
-            )
-        return cls(vectors, index, report, config)
+        return cls(VectorIndex.load(folder), load_settings(TextConfig, folder / "config.json"))

@@ -11,18 +11,23 @@ import pandas as pd
 import typer
 
 from bench.demo import console, show_progress
+from bench.plots import growths
 from bench.scale.exact import OURS, STORED, exact
-from bench.scale.memory import EVENTS, FACTORS, memory
+from bench.scale.growth import EVENTS, STAGES, exponent, growth
+from bench.scale.memory import EVENTS as FEW_EVENTS
+from bench.scale.memory import FACTORS, memory
+from bench.scale.search import BATCH, DEPTH, EXACT, search
 from bench.tables import markdown, show, write_json
-from bench.timing import Budget
+from bench.timing import Budget, Ratio
 
 MEGABYTE = 10**6
 
 
 def main(
-    part: Annotated[Literal["als", "memory"] | None, typer.Option(help="One part alone.")] = None,
+    part: Annotated[Literal["als", "search", "growth", "memory"] | None, typer.Option(help="One part alone.")] = None,
     seconds: Annotated[float, typer.Option(help="For each system that is timed, at most.")] = 40.0,
     users: Annotated[list[int] | None, typer.Option(help="Numbers of users whose memory is measured.")] = None,
+    data: Annotated[Path, typer.Option(help="Where the data set is kept whose texts are read.")] = Path("data"),
     out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("runs/scale"),
     tiny: Annotated[bool, typer.Option(help="A fraction of the work, to try the path.")] = False,
 ) -> None:
@@ -31,6 +36,10 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     if part in (None, "als"):
         _als(1.0 if tiny else seconds, out, tiny)
+    if part in (None, "search"):
+        _search(1.0 if tiny else seconds, out, tiny)
+    if part in (None, "growth"):
+        _growth(data, out, tiny)
     if part in (None, "memory"):
         _memory(tuple(users or ((500, 1_000) if tiny else (100_000, 1_000_000))), out, tiny)
     console.print(f"Written to {out}.")
@@ -59,6 +68,63 @@ def _als(seconds: float, out: Path, tiny: bool) -> None:
     _write("als", "ALS candidates", told, rows, about, out)
 
 
+def _search(seconds: float, out: Path, tiny: bool) -> None:
+    """Approximate search beside exact search."""
+    # a graph over a million vectors is left out, whose building takes longest
+    sizes = {3_000: ("ivf", "hnsw")} if tiny else {100_000: ("ivf", "hnsw"), 1_000_000: ("ivf",)}
+    dim = 32 if tiny else 384
+    found = {n_items: search(n_items, dim, kinds, Budget(seconds)) for n_items, kinds in sizes.items()}
+    rows = [
+        {
+            "items": n_items, "index": kind, f"recall@{DEPTH}": each.recall, "effort": each.report.effort,
+            "batch, ms a query": 1e3 * each.batch / BATCH, "times the exact": _told(kind, each.batch_ratio),
+            "alone, ms": 1e3 * each.single, "times the exact alone": _told(kind, each.single_ratio),
+            "build, s": each.seconds, "file, MB": each.size / MEGABYTE,
+        }
+        for n_items, kinds in found.items() for kind, each in kinds.items()
+    ]  # fmt: skip
+    told = (
+        f"{DEPTH} nearest of {dim}-dimensional clustered vectors, one core, in batches of {BATCH} queries and one at a "
+        "time. The queries had no part in building: the effort was chosen on others."
+    )
+    plain = {size: {kind: asdict(each) for kind, each in kinds.items()} for size, kinds in found.items()}
+    about = {"dim": dim, "batch": BATCH, "depth": DEPTH, "found": plain}
+    _write("search", "Approximate search", told, rows, about, out)
+
+
+def _growth(data: Path, out: Path, tiny: bool) -> None:
+    """Time and memory of each stage, by size."""
+    with tempfile.TemporaryDirectory(prefix="scale-", dir=out) as folder:
+        found = growth(Path(folder), data, tiny)
+    rows = [
+        {
+            "stage": stage.name, "sizes": " · ".join(f"{cost.size:,}" for cost in costs) + f" {stage.axis}",
+            "seconds": " · ".join(f"{cost.seconds:.3g}" for cost in costs),
+            "grows with the power": exponent(costs, lambda cost: cost.seconds),
+            "memory, MB": " · ".join(f"{cost.memory / MEGABYTE:.3g}" for cost in costs),
+        }
+        for stage, costs in ((stage, found[stage.name]) for stage in STAGES)
+    ]  # fmt: skip
+    told = (
+        "Each size in a process of its own, on all cores but for the index, which is built on one. Users have "
+        f"{EVENTS} events on average. Memory is by how much the process grew at most."
+    )
+    curves = {name: [(cost.size, cost.seconds) for cost in costs] for name, costs in found.items()}
+    growths(curves, "seconds", out / "growth.svg")
+    _write(
+        "growth",
+        "Growth",
+        told,
+        rows,
+        {"found": {name: list(map(asdict, costs)) for name, costs in found.items()}},
+        out,
+    )
+
+
+def _told(kind: str, ratio: Ratio) -> str:
+    return "" if kind == EXACT else str(ratio)
+
+
 def _memory(users: tuple[int, ...], out: Path, tiny: bool) -> None:
     """Memory that generation needs, by the number of users and of items."""
     items, k = ((200,) if tiny else (1_000, 10_000)), 10
@@ -72,8 +138,8 @@ def _memory(users: tuple[int, ...], out: Path, tiny: bool) -> None:
         for each in found
     ]  # fmt: skip
     told = (
-        f"`ranker candidates` of ALS ({FACTORS} factors) and popularity, {k} candidates for each user, {EVENTS} events "
-        "a user on average. Memory is that of all its processes at once, at most, but for pages of mapped files."
+        f"`ranker candidates` of ALS ({FACTORS} factors) and popularity, {k} candidates for each user, {FEW_EVENTS} "
+        "events a user on average. Memory is that of all its processes at once, at most, but for pages of mapped files."
     )
     _write("memory", "Memory by users and items", told, rows, {"found": list(map(asdict, found))}, out)
 

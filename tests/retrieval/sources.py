@@ -18,7 +18,7 @@ from retrieval.trend import TrendRetriever
 N_ITEMS = 60
 NEW = np.array([3, 17])  # items that nobody took, in the histories called without
 ITEM_ITEM = ["ease", "ease-recent", "neighbours", "neighbours-recent", "transitions", "transitions-recent"]
-TEXT = ["text", "text-hnsw", "text-ivf"]
+TEXT = ["text", "text-hnsw"]
 SOURCES = ["als", "als-recent", *ITEM_ITEM, "sequence", *TEXT, "popularity", "trend", "fused", "fused-rrf"]
 
 
@@ -48,8 +48,6 @@ def build(name: str, histories: Histories, vectors: np.ndarray):
             return TextRetriever.fit(vectors, text("flat"), seed=0)
         case "text-hnsw":
             return TextRetriever.fit(vectors, text("hnsw"), seed=0)
-        case "text-ivf":
-            return TextRetriever.fit(vectors, text("ivf"), seed=0)
         case "sequence":
             loop = LoopConfig(epochs=2, batch_size=8, learning_rate=1e-2, evaluations_per_epoch=1)
             sequence = SequenceConfig(dim=8, heads=2, max_events=6, training=loop)
