@@ -17,14 +17,21 @@ from bench.scale.growth import EVENTS, STAGES, exponent, growth
 from bench.scale.memory import EVENTS as FEW_EVENTS
 from bench.scale.memory import FACTORS, memory
 from bench.scale.search import BATCH, DEPTH, EXACT, search
+from bench.scale.spark import ROUNDS as SPARK_ROUNDS
+from bench.scale.spark import K as SPARK_K
+from bench.scale.spark import spark
 from bench.tables import markdown, show, write_json
-from bench.timing import Budget, Ratio
+from bench.timing import Budget, Ratio, median_ratio
 
 MEGABYTE = 10**6
 
+Part = Literal["als", "search", "spark", "growth", "memory"]
+
 
 def main(
-    part: Annotated[Literal["als", "search", "growth", "memory"] | None, typer.Option(help="One part alone.")] = None,
+    part: Annotated[
+        Literal["als", "search", "spark", "growth", "memory"] | None, typer.Option(help="One part alone.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="For each system that is timed, at most.")] = 40.0,
     users: Annotated[list[int] | None, typer.Option(help="Numbers of users whose memory is measured.")] = None,
     data: Annotated[Path, typer.Option(help="Where the data set is kept whose texts are read.")] = Path("data"),
@@ -38,6 +45,8 @@ def main(
         _als(1.0 if tiny else seconds, out, tiny)
     if part in (None, "search"):
         _search(1.0 if tiny else seconds, out, tiny)
+    if part in (None, "spark"):
+        _spark(out, tiny)
     if part in (None, "growth"):
         _growth(data, out, tiny)
     if part in (None, "memory"):
@@ -90,6 +99,26 @@ def _search(seconds: float, out: Path, tiny: bool) -> None:
     plain = {size: {kind: asdict(each) for kind, each in kinds.items()} for size, kinds in found.items()}
     about = {"dim": dim, "batch": BATCH, "depth": DEPTH, "found": plain}
     _write("search", "Approximate search", told, rows, about, out)
+
+
+def _spark(out: Path, tiny: bool) -> None:
+    """Candidates by Spark, by its task threads."""
+    n_users, n_items = (200, 300) if tiny else (20_000, 10_000)
+    with tempfile.TemporaryDirectory(prefix="scale-", dir=out) as folder:
+        timings = spark(n_users, n_items, (1, 2), Path(folder), rounds=1 if tiny else SPARK_ROUNDS)
+    rows = [
+        {
+            "task threads": tasks, "jobs": len(each.latencies), "users a second": n_users / each.median,
+            "times one": str(median_ratio(timings[1], each)) if tasks > 1 and len(each.latencies) > 1 else "",
+        }
+        for tasks, each in timings.items()
+    ]  # fmt: skip
+    told = (
+        f"Candidates of ALS ({FACTORS} factors) and popularity, {SPARK_K} for each of {n_users:,} users among "
+        f"{n_items:,} items, written as Parquet by local Spark. A session for each job, which has run once before it is "
+        "timed."
+    )
+    _write("spark", "Spark by task threads", told, rows, {"users": n_users, "items": n_items}, out)
 
 
 def _growth(data: Path, out: Path, tiny: bool) -> None:

@@ -55,7 +55,7 @@ def memory(users: tuple[int, ...], items: tuple[int, ...], k: int, folder: Path)
     found = []
     for n_items in items:
         model = folder / f"model-{n_items}"
-        small = _fitted(n_items, small_checkpoint(folder / "checkpoint"))
+        small = fitted(n_items, small_checkpoint(folder / "checkpoint"))
         for n_users in users:
             made = histories(n_users, n_items, EVENTS, np.random.default_rng(1))
             small.intake.users = UserHistories(Interactions(IdMap(np.arange(n_users)), made))
@@ -64,7 +64,7 @@ def memory(users: tuple[int, ...], items: tuple[int, ...], k: int, folder: Path)
     return found
 
 
-def _fitted(n_items: int, checkpoint: str) -> ranker.Engine:
+def fitted(n_items: int, checkpoint: str) -> ranker.Engine:
     """An engine that ranks by ALS, of a small log."""
     log = histories(2_000, n_items, 20, np.random.default_rng(0))
     events = pd.DataFrame({"user_id": log.rows, "item_id": log.items, "weight": 1.0})
