@@ -59,3 +59,10 @@ def watched(function, note):
         return result
 
     return called
+
+
+def is_mapped(array):
+    """Whether an array's memory is a file's."""
+    while array is not None and not isinstance(array, np.memmap):
+        array = getattr(array, "base", None)
+    return array is not None

@@ -115,8 +115,8 @@ def _spark(out: Path, tiny: bool) -> None:
     ]  # fmt: skip
     told = (
         f"Candidates of ALS ({FACTORS} factors) and popularity, {SPARK_K} for each of {n_users:,} users among "
-        f"{n_items:,} items, written as Parquet by local Spark. A session for each job, which has run once before it is "
-        "timed."
+        f"{n_items:,} items, written as Parquet by local Spark. A session for each job, which has run once before it "
+        "is timed."
     )
     _write("spark", "Spark by task threads", told, rows, {"users": n_users, "items": n_items}, out)
 

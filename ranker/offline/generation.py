@@ -61,7 +61,7 @@ def generate(
         What was written: rows, sizes, checksums.
 
     Raises:
-        InputError: A user is unknown, the list of users is empty, or the folder holds something else or another run's
+        InputError: A user is unknown, there are no users, or the folder holds something else or another run's
             candidates; the message says what differs.
         ConfigError: A number is out of range.
         ArtifactError: The model cannot be read, or the disk refused; what was written stays, and a new run goes on.
@@ -102,23 +102,27 @@ def _completed(model: Path, out: Path, plan: Plan, ids: Sequence[object], worker
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """The folder, made where it is missing, while no other run writes to it."""
+    """The folder, made where it is missing, while no other run writes to it.
+
+    Raises:
+        InputError: Another run does.
+        ArtifactError: The disk refused.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / LOCK)
-        lock.acquire(blocking=False)
+        with FileLock(out / LOCK, blocking=False):
+            yield
     except Timeout as error:
         raise InputError(
             f"{out}: another run writes to this folder. Wait for its end, or choose another one."
         ) from error
+    except ArtifactError:
+        raise
     except OSError as error:
         raise ArtifactError(
-            f"{out}: cannot be written ({refusal(error) or error}). Choose another folder, or mend that."
+            f"{out}: cannot be written ({refusal(error) or error}). Choose another folder, or mend that; what is there "
+            "stays, and a new run goes on."
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _known(engine: Engine, user_ids: Ids) -> list[object]:
@@ -131,7 +135,13 @@ def _known(engine: Engine, user_ids: Ids) -> list[object]:
 
 
 def _everybody(engine: Engine, out: Path) -> IdList:
-    """Of all users those who were there when the folder's plan was made."""
+    """Of all users those who were there when the folder's plan was made.
+
+    Raises:
+        InputError: There are none.
+    """
+    if not len(engine.users.ids):
+        raise InputError(f"{engine.folder}: holds no users, so there is nobody to generate candidates for.")
     before = plan_of(out)
     return engine.users.ids[: None if before is None else before.users]
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests_support import is_mapped
 
 from encoders.errors import ArtifactError, InputError
 from retrieval.ids import UNKNOWN, IdMap
@@ -109,8 +110,8 @@ def test_what_was_saved_stays_in_its_files(ids, tmp_path):
     before = pa.total_allocated_bytes()
     loaded = IdMap.load(tmp_path)
     assert pa.total_allocated_bytes() == before
-    assert isinstance(loaded._sorted, np.memmap)
-    assert isinstance(loaded._places, np.memmap)
+    assert is_mapped(loaded._sorted)
+    assert is_mapped(loaded._places)
 
 
 @pytest.mark.parametrize(

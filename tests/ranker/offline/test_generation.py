@@ -16,12 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny_engine
+from tests_support import file_limit
 from tiny_engine import events
 
 import ranker
 from encoders.errors import ArtifactError, InputError
-from ranker.offline import generate, read_manifest
+from ranker.offline import generate, read_manifest, shards
 from ranker.offline.shards import write_shard, writers
+from ranker.users import UserHistories
+from retrieval.histories import Histories
+from retrieval.ids import IdMap
+from retrieval.interactions import Interactions
 
 KILLS = int(os.environ.get("RANKER_GENERATION_KILLS", "5"))
 SETTINGS = {"k": 12, "workers": 2, "users_per_shard": 4, "progress": False}
@@ -175,6 +180,35 @@ def test_a_folder_that_cannot_be_written_is_told(saved, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="cannot be written"):
         generate(saved, tmp_path / "file" / "out", **SETTINGS)
+
+
+def test_a_full_disk_is_told_and_what_was_written_stays(saved, whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole, tmp_path / "out")
+    (out / "_manifest.json").unlink()
+    (out / "part-00001.parquet").unlink()
+    before = content(out)
+    plan = read_manifest(whole).plan
+    monkeypatch.setattr(shards, "_task", (saved, plan), raising=False)
+    shards._opened.cache_clear()
+    ids = list(ranker.load(saved).users.ids[plan.shard(1)])
+    full = pytest.raises(ArtifactError, match=r"part-00001\.parquet: was not written \(the disk is full\)\. Make room")
+    with full, file_limit(500):
+        write_shard(ids, out / "part-00001.parquet")
+    shards._opened.cache_clear()
+    assert content(out) == before
+    with pytest.raises(ArtifactError, match="the disk is full"), file_limit(500):
+        generate(saved, tmp_path / "none", **SETTINGS)
+    generate(saved, out, **SETTINGS)
+    assert content(out) == content(whole)
+
+
+def test_a_model_without_users_is_refused(model, tmp_path):
+    engine = ranker.load(model)
+    engine.intake.users = UserHistories(Interactions(IdMap([]), Histories.empty(0)))
+    engine.save(model)
+    with pytest.raises(InputError, match="holds no users"):
+        generate(model, tmp_path / "out", **SETTINGS)
+    assert not list((tmp_path / "out").glob("_plan*"))
 
 
 def test_a_model_that_changes_before_it_is_opened_ends_the_run_with_the_reason(model, whole, tmp_path):
