@@ -14,6 +14,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from bench.scale.made import factors, histories
+from bench.scale.part import Asked, Told
 from bench.timing import Budget, Ratio, Timings, elapsed, median_ratio, time_in_turn
 from retrieval.als import AlsConfig, AlsRetriever
 from retrieval.candidates import Requests
@@ -42,6 +43,29 @@ class Exact:
     def ratio(self, peer: str, cores: int) -> Ratio:
         """How many times as many users a second this library answers for."""
         return median_ratio(self.timings[peer, cores], self.timings[OURS, cores])
+
+
+def measured(asked: Asked) -> Told:
+    """Candidates a second, beside implicit's."""
+    n_users, n_items, dim = (2_000, 3_000, 16) if asked.tiny else (100_000, 100_000, 128)
+    k, batch = (20, 500) if asked.tiny else (200, 2_048)
+    found = exact(n_users, n_items, dim, k, batch, (1, 2), asked.budget)
+    rows = [
+        {
+            "cores": cores, "system": name, "batches": len(timings.latencies),
+            "users a second": batch / timings.median,
+            "this library against it": str(found.ratio(name, cores)) if name != OURS else "",
+        }
+        for (name, cores), timings in found.timings.items()
+    ]  # fmt: skip
+    protocol = (
+        f"{n_users:,} users × {n_items:,} items, {dim} factors, {k} candidates, batches of {batch:,} users; "
+        f"of {STORED}, {found.shared:.2%} of the candidates are the same, and no score differs by more than "
+        f"{found.largest:.1e} of the best."
+    )
+    sizes = {"users": n_users, "items": n_items, "factors": dim, "k": k, "batch": batch}
+    about = {**sizes, "shared": found.shared, "largest difference": found.largest}
+    return Told("ALS candidates", protocol, rows, about)
 
 
 def exact(n_users: int, n_items: int, dim: int, k: int, batch: int, cores: tuple[int, ...], budget: Budget) -> Exact:

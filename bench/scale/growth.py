@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ import pandas as pd
 import psutil
 
 import ranker
+from bench.plots import growths
 from bench.scale.made import factors, histories, vectors
+from bench.scale.part import MEGABYTE, Asked, Told
 from bench.sites import small_checkpoint
 from ranker.data import load_movielens
 from ranker.split.reranker import SplitReranker
@@ -132,6 +134,27 @@ STAGES = (
 )
 
 
+def measured(asked: Asked) -> Told:
+    """Time and memory of each stage, by size."""
+    found = growth(asked.folder, asked.data, asked.tiny)
+    rows = [
+        {
+            "stage": stage.name, "sizes": " · ".join(f"{cost.size:,}" for cost in costs) + f" {stage.axis}",
+            "seconds": " · ".join(f"{cost.seconds:.3g}" for cost in costs),
+            "grows with the power": exponent(costs),
+            "memory, MB": " · ".join(f"{cost.memory / MEGABYTE:.3g}" for cost in costs),
+        }
+        for stage, costs in ((stage, found[stage.name]) for stage in STAGES)
+    ]  # fmt: skip
+    protocol = (
+        "Each size in a process of its own, on all cores but for the index, which is built on one. Users have "
+        f"{EVENTS} events on average. Memory is by how much the process grew at most."
+    )
+    curves = {name: [(cost.size, cost.seconds) for cost in costs] for name, costs in found.items()}
+    growths(curves, "seconds", asked.out / "growth.svg")
+    return Told("Growth", protocol, rows, {"found": {name: list(map(asdict, each)) for name, each in found.items()}})
+
+
 def growth(folder: Path, data: Path, tiny: bool) -> Mapping[str, list[Cost]]:
     """Measure each stage at each of its sizes.
 
@@ -143,28 +166,28 @@ def growth(folder: Path, data: Path, tiny: bool) -> Mapping[str, list[Cost]]:
     engine = folder / "engine"
     paths = load_movielens("ml-100k", data)
     items = pd.read_parquet(paths.items)
-    small = {"checkpoint": small_checkpoint(folder / "checkpoint")} if tiny else {}
-    config = ranker.EngineConfig.from_dict({**SHORT_FIT, **small})
+    config = ranker.EngineConfig.from_dict(
+        {**SHORT_FIT, "checkpoint": small_checkpoint(folder / "checkpoint")} if tiny else SHORT_FIT
+    )
     ranker.fit(pd.read_parquet(paths.interactions), items, config).save(engine)
     found: dict[str, list[Cost]] = {}
     for stage in STAGES:
         for size in TINY_SIZES if tiny else stage.sizes:
             if tiny:
-                cost = _measured(stage, size, engine)
+                cost = _cost(stage, size, engine)
             else:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                    cost = process.submit(_measured, stage, size, engine).result()
+                    cost = process.submit(_cost, stage, size, engine).result()
             found.setdefault(stage.name, []).append(cost)
     return found
 
 
-def exponent(costs: Sequence[Cost], of: Callable[[Cost], float]) -> float:
-    """The power of the size with which a cost grows: the slope of a line through their logarithms."""
-    sizes, values = np.log([each.size for each in costs]), np.log([max(of(each), 1e-9) for each in costs])
-    return float(np.polyfit(sizes, values, 1)[0])
+def exponent(costs: Sequence[Cost]) -> float:
+    """The power of the size with which time grows: the slope of a line through their logarithms."""
+    return float(np.polyfit(np.log([each.size for each in costs]), np.log([each.seconds for each in costs]), 1)[0])
 
 
-def _measured(stage: Stage, size: int, engine: Path) -> Cost:
+def _cost(stage: Stage, size: int, engine: Path) -> Cost:
     work = stage.prepare(size, engine)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the largest size so far is forgotten
     before = psutil.Process().memory_info().rss

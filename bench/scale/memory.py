@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import psutil
 
 import ranker
 from bench.scale.made import histories
+from bench.scale.part import MEGABYTE, Asked, Told
 from bench.sites import small_checkpoint
 from ranker.offline import read_manifest
 from ranker.users import UserHistories
@@ -22,6 +23,7 @@ from retrieval.interactions import Interactions
 
 EVENTS = 3  # of a user, on average: memory is the question, not time
 FACTORS = 64
+K = 10
 EVERY_S = 0.2
 
 
@@ -41,6 +43,24 @@ class Needed:
     items: int
     seconds: float
     peak: int
+
+
+def measured(asked: Asked) -> Told:
+    """Memory that generation needs, by the number of users and of items."""
+    users = asked.users or ((500, 1_000) if asked.tiny else (100_000, 1_000_000))
+    found = memory(users, (200,) if asked.tiny else (1_000, 10_000), K, asked.folder)
+    rows = [
+        {
+            "items": each.items, "users": each.users, "memory, MB": each.peak / MEGABYTE,
+            "users a second": each.users / each.seconds,
+        }
+        for each in found
+    ]  # fmt: skip
+    protocol = (
+        f"`ranker candidates` of ALS ({FACTORS} factors) and popularity, {K} candidates for each user, {EVENTS} events "
+        "a user on average. Memory is that of all its processes at once, at most, but for pages of mapped files."
+    )
+    return Told("Memory by users and items", protocol, rows, {"found": list(map(asdict, found))})
 
 
 def memory(users: tuple[int, ...], items: tuple[int, ...], k: int, folder: Path) -> list[Needed]:

@@ -13,9 +13,10 @@ import pyarrow as pa
 
 import ranker
 from bench.scale.made import histories
-from bench.scale.memory import fitted
+from bench.scale.memory import FACTORS, fitted
+from bench.scale.part import Asked, Told
 from bench.sites import small_checkpoint
-from bench.timing import Timings
+from bench.timing import Timings, median_ratio
 from ranker.users import UserHistories
 from retrieval.ids import IdMap
 from retrieval.interactions import Interactions
@@ -24,6 +25,24 @@ EVENTS = 20  # of a user, on average
 K = 200
 ROUNDS = 5
 PARTITIONS = 8  # of the users, so that no task thread waits long for the last one
+
+
+def measured(asked: Asked) -> Told:
+    """Candidates by Spark, by its task threads."""
+    n_users, n_items, rounds = (200, 300, 1) if asked.tiny else (20_000, 10_000, ROUNDS)
+    timings = spark(n_users, n_items, (1, 2), asked.folder, rounds)
+    rows = [
+        {
+            "task threads": tasks, "jobs": len(each.latencies), "users a second": n_users / each.median,
+            "times one": str(median_ratio(timings[1], each)) if tasks > 1 and rounds > 1 else "",
+        }
+        for tasks, each in timings.items()
+    ]  # fmt: skip
+    protocol = (
+        f"Candidates of ALS ({FACTORS} factors) and popularity, {K} for each of {n_users:,} users among {n_items:,} "
+        "items, written as Parquet by local Spark. A session for each job, which has run once before it is timed."
+    )
+    return Told("Spark by task threads", protocol, rows, {"users": n_users, "items": n_items})
 
 
 def spark(n_users: int, n_items: int, tasks: tuple[int, ...], folder: Path, rounds: int) -> dict[int, Timings]:
