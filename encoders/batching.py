@@ -3,9 +3,12 @@
 The torch and the ONNX models read their inputs from here, so that both see the same tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,8 @@ from tokenizers import Encoding, Tokenizer
 from tqdm import tqdm
 
 from encoders.errors import InputError
+
+Answer = TypeVar("Answer")
 
 # texts are sorted within windows of this many batches: enough to pad little, and bounded for any catalogue
 WINDOW_BATCHES = 256
@@ -131,26 +136,38 @@ class TextTokenizer:
         return TokenBatch(rows, input_ids, attention_mask, token_type_ids)
 
 
+def answered(
+    batches: Iterable[TokenBatch], run: Callable[[TokenBatch], Answer], workers: int = 1
+) -> Iterator[tuple[TokenBatch, Answer]]:
+    """Each batch with what `run` gives for it, in order; so many are run at a time, a thread each."""
+    if workers == 1:
+        yield from ((batch, run(batch)) for batch in batches)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        under_way: deque[tuple[TokenBatch, Future[Answer]]] = deque()
+        for batch in batches:
+            under_way.append((batch, pool.submit(run, batch)))
+            if len(under_way) > workers:  # one waits, so that no thread does
+                done, answer = under_way.popleft()
+                yield done, answer.result()
+        yield from ((done, answer.result()) for done, answer in under_way)
+
+
 def fill_rows(
-    batches: Iterator[TokenBatch],
-    run: Callable[[TokenBatch], NDArray[np.float32]],
-    shape: tuple[int, ...],
-    unit: str,
-    progress: bool,
+    answers: Iterable[tuple[TokenBatch, NDArray[np.float32]]], shape: tuple[int, ...], unit: str, progress: bool
 ) -> NDArray[np.float32]:
-    """Run a model over batches and write each answer to its row of the input.
+    """Write each answer to its row of the input.
 
     Args:
-        batches: from a `TextTokenizer`.
-        run: gives the (B, …) answers of a batch.
+        answers: batches from a `TextTokenizer`, each with its (B, …) answers.
         shape: of the whole answer; its first entry is the number of rows.
         unit: what the progress bar counts.
         progress: show a bar if the output is a terminal.
     """
     filled = np.empty(shape, dtype=np.float32)
     with tqdm(total=shape[0], unit=unit, disable=None if progress else True) as bar:
-        for batch in batches:
-            filled[batch.rows] = run(batch)
+        for batch, answer in answers:
+            filled[batch.rows] = answer
             bar.update(len(batch.rows))
     return filled
 

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from encoders.batching import TextTokenizer, TokenBatch, fill_rows
+from encoders.batching import TextTokenizer, TokenBatch, answered, fill_rows
 from encoders.checkpoint import (
     load_config,
     load_model,
@@ -125,7 +125,7 @@ class PairCrossEncoder:
             InputError: an entry is not a pair of strings.
         """
         self.model.eval()
-        return fill_rows(self.tokens.pair_batches(pairs), self._run, (len(pairs),), "pair", progress)
+        return fill_rows(answered(self.tokens.pair_batches(pairs), self._run), (len(pairs),), "pair", progress)
 
     def save(self, folder: str | Path) -> None:
         """Write the model (safetensors) and the tokenizer as Hugging Face does; `load` reads them."""

@@ -21,12 +21,13 @@ Provider: TypeAlias = str | tuple[str, Mapping[str, str]]  # its name, or its na
 
 
 class OnnxSession:
-    """A graph loaded from `path`; `provider` names the execution provider that runs it."""
+    """A graph loaded from `path`; `provider` names the execution provider that runs it, on so many `threads`."""
 
     def __init__(self, session: onnxruntime.InferenceSession, path: Path):
         self.inner = session
         self.path = path
         self.provider: str = session.get_providers()[0]
+        self.threads: int = session.get_session_options().intra_op_num_threads
         self.inputs: tuple[str, ...] = tuple(value.name for value in session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(value.name for value in session.get_outputs())
 
@@ -47,7 +48,8 @@ def open_session(
         source: the .onnx file, or its content.
         providers: execution providers in the order of preference; "auto" is CUDA where a device is present,
             then CPU. CPU always takes the operators that the others lack.
-        threads: threads within one operator; None leaves ONNX Runtime one per physical core.
+        threads: threads within one operator; None means as many as torch uses, so that a process which keeps torch to
+            one core (`torch.set_num_threads`, `OMP_NUM_THREADS`) keeps its sessions there, too.
         unsaturated: sum up 8-bit products more slowly where the processor's own way, AVX2 without VNNI, saturates in
             16 bits; needless for weights that are bounded so that none does (`encoders.quantization`).
 
@@ -67,8 +69,7 @@ def open_session(
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if unsaturated:
         options.add_session_config_entry("session.x64quantprecision", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
     wanted = _providers(providers)
     # on CPU the fused operator is several times slower than the addition and the layer norm that it replaces
     unwanted = ["SkipLayerNormFusion"] if wanted == [CPU] else []

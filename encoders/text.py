@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from encoders.batching import TextTokenizer, TokenBatch, fill_rows
+from encoders.batching import TextTokenizer, TokenBatch, answered, fill_rows
 from encoders.checkpoint import (
     DEFAULT_CHECKPOINT,
     load_config,
@@ -161,8 +161,8 @@ class TextEncoder:
             InputError: an entry is not a string.
         """
         self.model.eval()
-        batches = self.tokens.text_batches(texts)
-        return fill_rows(batches, self._run, (len(texts), self.dim), "text", progress)
+        answers = answered(self.tokens.text_batches(texts), self._run)
+        return fill_rows(answers, (len(texts), self.dim), "text", progress)
 
     def read(self, texts: Sequence[str], lower_layers: int) -> Iterator[TextStates]:
         """Read texts in batches, keeping the token states after so many layers; see `StateEncoder.read`.
