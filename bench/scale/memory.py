@@ -35,6 +35,7 @@ class Needed:
         users: How many.
         items: How many.
         seconds: From start to end.
+        row: Bytes of a candidate on disk.
         peak: Bytes of memory that its processes held at once, at most; not pages of mapped files, which the system
             takes back when it needs them.
     """
@@ -42,6 +43,7 @@ class Needed:
     users: int
     items: int
     seconds: float
+    row: float
     peak: int
 
 
@@ -52,7 +54,7 @@ def measured(asked: Asked) -> Told:
     rows = [
         {
             "items": each.items, "users": each.users, "memory, MB": each.peak / MEGABYTE,
-            "users a second": each.users / each.seconds,
+            "users a second": each.users / each.seconds, "bytes a candidate": each.row,
         }
         for each in found
     ]  # fmt: skip
@@ -110,8 +112,9 @@ def _needed(model: Path, out: Path, n_users: int, n_items: int, k: int) -> Neede
     if process.returncode:
         raise RuntimeError(f"ranker candidates ended with {process.returncode}; it says why above.")
     seconds = time.perf_counter() - clock
-    assert read_manifest(out).plan.users == n_users
-    return Needed(n_users, n_items, seconds, peak)
+    manifest = read_manifest(out)
+    assert manifest.plan.users == n_users
+    return Needed(n_users, n_items, seconds, sum(shard.bytes for shard in manifest.shards) / manifest.rows, peak)
 
 
 def _anonymous(pid: int) -> int:
