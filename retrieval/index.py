@@ -56,6 +56,7 @@ class IndexReport:
     effort: int
 
 
+CLASSES = {"hnsw": faiss.IndexHNSWFlat, "ivf": faiss.IndexIVFPQFastScan}
 RECALL_AT = 200  # as many candidates as a list is made from
 RECALL_QUERIES = 256
 LEAST_EFFORT = 8
@@ -179,15 +180,14 @@ class VectorIndex:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
             raise ArtifactError(f"{path}: not a readable index ({error}).") from error
-        if (index.ntotal, index.d) != vectors.shape or not isinstance(index, _CLASSES[report.kind]):
+        fits = (index.ntotal, index.d) == vectors.shape and isinstance(index, CLASSES[report.kind])
+        if not fits or report.effort < 1:
             raise ArtifactError(
-                f"{path}: a {type(index).__name__} over {index.ntotal} vectors of length {index.d}, but the files "
-                f"beside it are of {report.kind!r} and {vectors.shape}. Save the engine again."
+                f"{path}: a {type(index).__name__} over {index.ntotal} vectors of length {index.d}, but "
+                f"beside it are {vectors.shape} and a report of {report.kind!r} at effort {report.effort}. Save the "
+                "engine again."
             )
         return cls(vectors, index, report)
-
-
-_CLASSES = {"hnsw": faiss.IndexHNSWFlat, "ivf": faiss.IndexIVFPQFastScan}
 
 
 def _flat(vectors: NDArray[np.float32]) -> faiss.Index:

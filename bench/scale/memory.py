@@ -79,11 +79,16 @@ def memory(users: tuple[int, ...], items: tuple[int, ...], k: int, folder: Path)
         model = folder / f"model-{n_items}"
         small = fitted(n_items, small_checkpoint(folder / "checkpoint"))
         for n_users in users:
-            made = histories(n_users, n_items, EVENTS, np.random.default_rng(1))
-            small.intake.users = UserHistories(Interactions(IdMap(np.arange(n_users)), made))
-            small.save(model)
+            save_with_users(small, n_users, EVENTS, model)
             found.append(_needed(model, folder / f"candidates-{n_items}-{n_users}", n_users, n_items, k))
     return found
+
+
+def save_with_users(engine: ranker.Engine, n_users: int, events: int, folder: Path) -> None:
+    """Save an engine with so many made-up users of so many events on average in place of its own."""
+    made = histories(n_users, len(engine.catalogue), events, np.random.default_rng(1))
+    engine.intake.users = UserHistories(Interactions(IdMap(np.arange(n_users)), made))
+    engine.save(folder)
 
 
 def fitted(n_items: int, checkpoint: str) -> ranker.Engine:

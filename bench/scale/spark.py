@@ -12,14 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 import ranker
-from bench.scale.made import histories
-from bench.scale.memory import FACTORS, fitted
+from bench.scale.memory import FACTORS, fitted, save_with_users
 from bench.scale.part import Asked, Told
 from bench.sites import small_checkpoint
 from bench.timing import Timings, median_ratio
-from ranker.users import UserHistories
-from retrieval.ids import IdMap
-from retrieval.interactions import Interactions
 
 EVENTS = 20  # of a user, on average
 K = 200
@@ -56,10 +52,7 @@ def spark(n_users: int, n_items: int, tasks: tuple[int, ...], folder: Path, roun
         rounds: Jobs with each number.
     """
     model = folder / "model"
-    engine = fitted(n_items, small_checkpoint(folder / "checkpoint"))
-    made = histories(n_users, n_items, EVENTS, np.random.default_rng(1))
-    engine.intake.users = UserHistories(Interactions(IdMap(np.arange(n_users)), made))
-    engine.save(model)
+    save_with_users(fitted(n_items, small_checkpoint(folder / "checkpoint")), n_users, EVENTS, model)
     seconds: dict[int, list[float]] = {count: [] for count in tasks}
     for turn in range(rounds):
         for count in tasks if turn % 2 else tasks[::-1]:

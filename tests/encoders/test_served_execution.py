@@ -1,5 +1,7 @@
 """Served encoders answer alike however their graphs are run."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,20 @@ def test_a_pair_cross_encoder_gives_the_same_logits_in_buffers(pair_folder):
     bound = OnnxPairCrossEncoder.load(pair_folder, ["CPUExecutionProvider"], threads=1)
     assert in_buffers(bound, lambda executions: bound.choose(PAIRS[:8], executions))
     np.testing.assert_allclose(bound.score(PAIRS), plain.score(PAIRS), atol=1e-5)
+
+
+@pytest.mark.parametrize("later", ["same", "gone", "another"])
+def test_many_texts_are_encoded_a_batch_on_each_core_by_the_graph_that_was_loaded(text_folder, tmp_path, later):
+    folder = shutil.copytree(text_folder, tmp_path / "export")
+    expected = OnnxTextEncoder.load(folder, ["CPUExecutionProvider"], threads=1).encode(TEXTS)
+    several = OnnxTextEncoder.load(folder, ["CPUExecutionProvider"], threads=2)
+    if later == "gone":
+        shutil.rmtree(folder)
+    elif later == "another":
+        (folder / "model.onnx").write_bytes(b"?")
+    np.testing.assert_allclose(several.encode(TEXTS), expected, atol=1e-5)
+    assert (several._on_one_core is not None) == (later == "same")
+    np.testing.assert_allclose(several.encode(TEXTS[:2]), expected[:2], atol=1e-5)
 
 
 def test_an_encoder_is_saved_as_it_was_exported_whatever_runs_it(text_folder, tmp_path):
