@@ -106,9 +106,8 @@ def test_a_saved_index_finds_the_same(index, queries, tmp_path):
 def test_an_index_of_another_kind_is_refused(vectors, tmp_path):
     VectorIndex.build(vectors[:700], IndexConfig(kind="ivf"), seed=0).save(tmp_path)
     faiss.write_index(faiss.IndexHNSWFlat(16, 32, faiss.METRIC_INNER_PRODUCT), str(tmp_path / "index.faiss"))
-    with pytest.raises(
-        ArtifactError, match=r"IndexHNSWFlat over 0 vectors of length 16, but .* 'ivf' at effort \d+ and \(700, 16\)"
-    ):
+    told = r"IndexHNSWFlat over 0 vectors of length 16, but beside it are \(700, 16\) and a report of 'ivf'"
+    with pytest.raises(ArtifactError, match=told):
         VectorIndex.load(tmp_path)
 
 
