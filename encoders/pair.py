@@ -52,7 +52,7 @@ class PairCrossEncoderConfig:
     Attributes:
         max_tokens: a longer pair loses the end of its first text; the checkpoint's own limit holds where it
             is lower.
-        batch_size: pairs per forward pass.
+        batch_size: pairs per forward pass at most; fewer long ones on CPU.
         layers: keep only the first so many transformer layers; None keeps all.
         device: "auto", or a torch device name.
     """
@@ -125,7 +125,8 @@ class PairCrossEncoder:
             InputError: an entry is not a pair of strings.
         """
         self.model.eval()
-        return fill_rows(answered(self.tokens.pair_batches(pairs), self._run), (len(pairs),), "pair", progress)
+        batches = self.tokens.pair_batches(pairs, on_cpu=self.model.device.type == "cpu")
+        return fill_rows(answered(batches, self._run), (len(pairs),), "pair", progress)
 
     def save(self, folder: str | Path) -> None:
         """Write the model (safetensors) and the tokenizer as Hugging Face does; `load` reads them."""

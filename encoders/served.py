@@ -203,7 +203,7 @@ class OnnxTextEncoder(_Served):
         Raises:
             InputError: an entry is not a string.
         """
-        answers = self._answers(self.tokens.text_batches(texts))
+        answers = self._answers(self.tokens.text_batches(texts, on_cpu=self.provider == CPU))
         return fill_rows(answers, (len(texts), self.dim), "text", progress)
 
     def choose(self, texts: Sequence[str], executions: Sequence[Execution] = EXECUTIONS) -> Choice:
@@ -230,7 +230,8 @@ class OnnxTextEncoder(_Served):
                 f"This export gives {'no token states' if held is None else f'the states after {held} layers'}, not "
                 f"those after {lower_layers}: export the encoder again with lower_layers={lower_layers}."
             )
-        for batch, (vectors, states) in self._every_answer(self.tokens.text_batches(texts)):
+        batches = self.tokens.text_batches(texts, on_cpu=self.provider == CPU)
+        for batch, (vectors, states) in self._every_answer(batches):
             yield TextStates(batch.rows, vectors, states, batch.attention_mask.sum(1))
 
 
@@ -245,7 +246,8 @@ class OnnxPairCrossEncoder(_Served):
         Raises:
             InputError: an entry is not a pair of strings.
         """
-        return fill_rows(self._answers(self.tokens.pair_batches(pairs)), (len(pairs),), "pair", progress)
+        answers = self._answers(self.tokens.pair_batches(pairs, on_cpu=self.provider == CPU))
+        return fill_rows(answers, (len(pairs),), "pair", progress)
 
     def choose(self, pairs: Sequence[tuple[str, str]], executions: Sequence[Execution] = EXECUTIONS) -> Choice:
         """Run from now on in the fastest execution that orders pairs as the CPU does, as measured on these pairs.

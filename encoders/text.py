@@ -84,7 +84,7 @@ class TextEncoderConfig:
         pooling: "auto" follows the checkpoint: its sentence-transformers pooling file, else the last token
             of a causal language model, else the mean.
         max_tokens: longer texts are cut; the checkpoint's own limit holds where it is lower.
-        batch_size: texts per forward pass.
+        batch_size: texts per forward pass at most; fewer long ones on CPU.
         device: "auto", or a torch device name.
     """
 
@@ -161,7 +161,7 @@ class TextEncoder:
             InputError: an entry is not a string.
         """
         self.model.eval()
-        answers = answered(self.tokens.text_batches(texts), self._run)
+        answers = answered(self._batches(texts), self._run)
         return fill_rows(answers, (len(texts), self.dim), "text", progress)
 
     def read(self, texts: Sequence[str], lower_layers: int) -> Iterator[TextStates]:
@@ -173,7 +173,7 @@ class TextEncoder:
         """
         self.check_layers(lower_layers)
         self.model.eval()
-        for batch in self.tokens.text_batches(texts):
+        for batch in self._batches(texts):
             vectors, states = self._forward(batch, lower_layers)
             yield TextStates(batch.rows, vectors, states, batch.attention_mask.sum(1))
 
@@ -187,6 +187,9 @@ class TextEncoder:
         """Write model (safetensors), tokenizer and pooling into this empty folder; `load` reads it back."""
         save_checkpoint(self.model, self.tokenizer, folder)
         save_pooling(Path(folder), self.pooling)
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[TokenBatch]:
+        return self.tokens.text_batches(texts, on_cpu=self.model.device.type == "cpu")
 
     def _run(self, batch: TokenBatch) -> NDArray[np.float32]:
         return self._forward(batch, None)[0]
