@@ -72,6 +72,11 @@ def made_up_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows, columns=["user_id", "item_id", "weight", "datetime"]), items
 
 
+def few_users(interactions: pd.DataFrame) -> pd.DataFrame:
+    """The log of three hundred users, for the tiny forms."""
+    return interactions[interactions["user_id"].isin(interactions["user_id"].unique()[:300])]
+
+
 def small_checkpoint(folder: Path) -> str:
     """The folder of a random transformer with the default encoder's six layers and tokenizer, but of small width."""
     tokenizer = load_tokenizer(resolve_checkpoint(DEFAULT_CHECKPOINT))

@@ -18,6 +18,7 @@ from bench.feedback.poison import Poison
 from bench.feedback.replay import LEARNING, LIKED, REFITTING, K, Replayed, replayed
 from bench.feedback.report import write, write_beside, write_poisoned
 from bench.quality import chosen
+from bench.sites import few_users, small_checkpoint
 from ranker.artifact import check_target
 from ranker.data import load_movielens
 from ranker.data.movielens import MovieLensName
@@ -57,6 +58,9 @@ def main(
         settings = ranker.EngineConfig.from_yaml(config).to_dict()
     # ratings count as in the log of the fit: each is a sign of liking, as strong as it is high
     settings = {**(TINY if tiny else settings), "feedback": {"rating_from": 0.5}}
+    if tiny:
+        interactions = few_users(interactions)
+        settings["checkpoint"] = small_checkpoint(out / "tiny-checkpoint")
     split = global_temporal(interactions, test_fraction=1 - trained)
     train, test = split.train, split.test[: 600 if tiny else ratings]
     if new_items:

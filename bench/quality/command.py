@@ -19,6 +19,7 @@ from bench.quality import chosen
 from bench.quality.protocols import ProtocolName, Task, Ties, pose
 from bench.quality.report import Measured, write
 from bench.quality.systems import Answer, engine_answers, peer_answer
+from bench.sites import few_users, small_checkpoint
 from ranker.data import load_movielens
 from ranker.data.movielens import MovieLensName
 
@@ -56,12 +57,14 @@ def main(
         task = pose(validation_part(interactions, items, protocol, ties), items, protocol, ties)
         chosen.tune_peers(task, names, data)
         return
+    if tiny:
+        interactions = few_users(interactions)
     settings = chosen.read(data, protocol)
     if config is not None:
         settings["engine"] = ranker.EngineConfig.from_yaml(config).to_dict()
     if tiny:
-        split = TINY["rerank"]["split"] | {"quantized": False}  # the tiny demo exports; once is enough
-        settings = {"engine": {"rerank": {"split": split}}, "peers": {}}
+        checkpoint = small_checkpoint(out / "tiny-checkpoint")  # the tiny demo reads with the real one
+        settings = {"engine": {**TINY, "checkpoint": checkpoint}, "peers": {}}
     if validation:
         interactions = validation_part(interactions, items, protocol, ties)
     measured: list[Measured] = []

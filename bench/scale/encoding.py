@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 
 from bench.scale.part import Asked, Told
+from bench.sites import small_checkpoint
 from bench.timing import Budget, Ratio, Timings, elapsed, median_ratio, time_in_turn
-from encoders import ExportReport, OnnxTextEncoder, TextEncoder, export_text_encoder
+from encoders import DEFAULT_CHECKPOINT, ExportReport, OnnxTextEncoder, TextEncoder, export_text_encoder
 from ranker.data import load_movielens
 from ranker.data.movielens import MovieLensName
 from ranker.tasks import retrieval_task
@@ -47,7 +48,8 @@ class Encoded:
 def measured(asked: Asked) -> Told:
     """Texts a second, beside sentence-transformers."""
     name, count = ("ml-100k", 64) if asked.tiny else ("ml-1m", 3_072)
-    found = encoding(asked.folder, name, asked.data, count, asked.budget)
+    checkpoint = small_checkpoint(asked.folder / "checkpoint") if asked.tiny else DEFAULT_CHECKPOINT
+    found = encoding(asked.folder, name, asked.data, checkpoint, count, asked.budget)
     rows = [
         {
             "texts": kind, "tokens, mean": found.texts[kind][1], "system": name,
@@ -60,13 +62,14 @@ def measured(asked: Asked) -> Told:
     return Told("Encoding a catalogue", protocol, rows, {"report": asdict(found.report)})
 
 
-def encoding(folder: Path, name: MovieLensName, data: Path, count: int, budget: Budget) -> Encoded:
+def encoding(folder: Path, name: MovieLensName, data: Path, checkpoint: str, count: int, budget: Budget) -> Encoded:
     """Encode so many texts of two lengths by each, in turn, on all cores.
 
     Args:
         folder: An empty one, for the export.
         name: The data set whose texts are read.
         data: Where it is kept.
+        checkpoint: Of the encoder.
         count: Short texts; of long ones there are a quarter.
         budget: Of each.
     """
@@ -76,7 +79,7 @@ def encoding(folder: Path, name: MovieLensName, data: Path, count: int, budget: 
     paths = load_movielens(name, data)
     catalogue = Catalogue(pd.read_parquet(paths.items))
     log = Interactions.from_frame(pd.read_parquet(paths.interactions), catalogue)
-    original = TextEncoder.load()
+    original = TextEncoder.load(checkpoint)
     task = retrieval_task(log.histories.liked(), catalogue, np.random.default_rng(0))
     report = export_text_encoder(original, task, folder / "encoder")
     encoder = OnnxTextEncoder.load(folder / "encoder")

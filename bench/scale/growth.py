@@ -18,7 +18,7 @@ import ranker
 from bench.plots import growths
 from bench.scale.made import factors, histories, vectors
 from bench.scale.part import MEGABYTE, Asked, Told
-from bench.sites import small_checkpoint
+from bench.sites import few_users, small_checkpoint
 from ranker.data import load_movielens
 from ranker.split.reranker import SplitReranker
 from ranker.states.building import build_store
@@ -165,11 +165,11 @@ def growth(folder: Path, data: Path, tiny: bool) -> Mapping[str, list[Cost]]:
     """
     engine = folder / "engine"
     paths = load_movielens("ml-100k", data)
-    items = pd.read_parquet(paths.items)
+    interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
     config = ranker.EngineConfig.from_dict(
         {**SHORT_FIT, "checkpoint": small_checkpoint(folder / "checkpoint")} if tiny else SHORT_FIT
     )
-    ranker.fit(pd.read_parquet(paths.interactions), items, config).save(engine)
+    ranker.fit(few_users(interactions) if tiny else interactions, items, config).save(engine)
     found: dict[str, list[Cost]] = {}
     for stage in STAGES:
         for size in TINY_SIZES if tiny else stage.sizes:
