@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from retrieval.candidates import NO_ITEM, Candidates, Requests, rank_all
+from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.cold_start import factors_from_texts
 from retrieval.histories import Histories
 from retrieval.storage import load_array
@@ -50,6 +51,11 @@ class PopularityRetriever:
         """Size of the catalogue."""
         return len(self.item_scores)
 
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """All items, most popular first; equal ones by position."""
+        return np.argsort(-self.item_scores, kind="stable")
+
     @classmethod
     def fit(
         cls,
@@ -81,7 +87,22 @@ class PopularityRetriever:
 
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, most popular first."""
-        return rank_all("popularity", requests, k, lambda block: np.tile(self.item_scores, (len(block), 1)))
+        items = np.full((len(requests), k), NO_ITEM, np.int64)
+        open_to_all = self._order[requests.allowed[self._order]]
+        for rows, block in requests.blocks():
+            # whatever a user had, so many hold k others: nobody's list reaches further
+            longest = int(block.histories.lengths.max(initial=0)) if block.exclude_seen else 0
+            best = open_to_all[: k + longest]
+            fresh = np.ones((len(block), len(best)), np.bool_)
+            if block.exclude_seen:
+                place = np.full(self.n_items, NO_ITEM)
+                place[best] = np.arange(len(best))
+                had = place[block.histories.items]
+                fresh[block.histories.rows[had != NO_ITEM], had[had != NO_ITEM]] = False
+            ranks = np.cumsum(fresh, axis=1) - 1
+            users, places = np.nonzero(fresh & (ranks < k))
+            items[rows][users, ranks[users, places]] = best[places]
+        return Candidates.of("popularity", items, self.score(requests, items))
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The popularity of given items (U, K)."""

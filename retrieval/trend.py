@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.candidates import Candidates, Requests, rank_all
+from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.histories import Histories
 from retrieval.popularity import PopularityConfig, PopularityRetriever
 
@@ -39,13 +39,9 @@ class TrendRetriever:
 
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, most popular first; none for a user without a positive event."""
-
-        def score_block(block: Requests) -> NDArray[np.float32]:
-            scores = np.tile(self.recent.item_scores, (len(block), 1))
-            scores[_strangers(block)] = -np.inf
-            return scores
-
-        return rank_all("trend", requests, k, score_block)
+        items = self.recent.retrieve(requests, k).items
+        items[_strangers(requests)] = NO_ITEM
+        return Candidates.of("trend", items, self.score(requests, items))
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The popularity of given items (U, K); -inf for a user without a positive event."""

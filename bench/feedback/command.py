@@ -39,6 +39,9 @@ def main(
     poisoned: Annotated[
         bool, typer.Option("--poisoned", help="Once more with a flood, flipped ratings and broken events.")
     ] = False,
+    learning: Annotated[
+        bool, typer.Option(help="Have two more engines learn beside, which takes twice as long again.")
+    ] = True,
     config: Annotated[
         Path | None, typer.Option(help="Settings of the engine, YAML, in place of those of the replay's benchmark.")
     ] = None,
@@ -51,6 +54,8 @@ def main(
 ) -> None:
     """Replay ratings through the durable log: told nothing, told of each, and learning in both ways beside."""
     show_progress()
+    if poisoned and not learning:
+        raise typer.BadParameter("--poisoned is about what learns: leave out --no-learning.")
     paths = load_movielens(data, folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
     settings: dict[str, Any] = {} if tiny else chosen.read(data, "prequential")["engine"]
@@ -82,22 +87,22 @@ def main(
     in_memory = per_user_metrics(ranked_by_every_part(engine, asked, K)[ENGINE], asked.relevant, (K,))[f"ndcg@{K}"]
     found_items = engine.catalogue.ids.at(asked.log.items[asked.ends]).tolist()
     expected = dict(zip(zip(asked.users, found_items, strict=True), in_memory, strict=True))
-    learning = engine.config.to_dict()["learning"]
     engine.log.close()
 
     clock = time.perf_counter()
-    found, learner, refits = walked(model, target / "served", test, poisoned=False)
+    found, counts = walked(model, target / "served", test, learning=learning, poisoned=False)
     about = {
         "data": data, "fitted on": f"the oldest {trained:.0%}", "ratings replayed": len(test),
         "films that arrive": f"{new_items:.0%}", "lists": len(found.users), "users": len(set(found.users)),
         "fit s": None if fitted else round(fit_s), "replay s": round(time.perf_counter() - clock), "settings": settings,
-        "learning": learning,
+        "learning": engine.config.to_dict()["learning"] if learning else None,
     }  # fmt: skip
-    write(found, expected, {**learner.counts, **refits}, about, target, arrived)
-    write_beside(beside(model, target / "beside", test, tiny), target)
+    write(found, expected, counts, about, target, arrived)
+    if learning:
+        write_beside(beside(model, target / "beside", test, tiny), target)
     if poisoned:
-        broken, learner, refits = walked(model, target / "poisoned", test, poisoned=True)
-        write_poisoned(found, broken, {**learner.counts, **refits}, target)
+        broken, counts = walked(model, target / "poisoned", test, learning=True, poisoned=True)
+        write_poisoned(found, broken, counts, target)
     console.print(f"Written to {target}.")
 
 
@@ -116,16 +121,22 @@ def copied(model: Path, copy: Path) -> Path:
     return Path(shutil.copytree(model, copy))
 
 
-def walked(model: Path, copy: Path, test: pd.DataFrame, *, poisoned: bool) -> tuple[Replayed, Learner, dict[str, int]]:
+def walked(
+    model: Path, copy: Path, test: pd.DataFrame, *, learning: bool, poisoned: bool
+) -> tuple[Replayed, dict[str, int]]:
     """Replay over copies of a saved engine, which keep the log and what was learned.
 
     Returns:
-        What was measured, the learner of weights alone, and what became of sources that were fitted again.
+        What was measured, and counts of the learner of weights alone and of sources that were fitted again.
     """
     live = ranker.load(copied(model, copy))
+    batch = live.config.learning.batch_lists
+    if not learning:
+        return replayed(live, {}, None, test, batch), {}
     engines = {LEARNING: ranker.load(copy), REFITTING: ranker.load(copied(model, copy.with_name(f"{copy.name}-refit")))}
     learners = {name: Learner(engine, engine.config.learning, engine.config.seed) for name, engine in engines.items()}
     refitter = Refitter(engines[REFITTING], live.config.learning)
     poison = Poison(live.users.base.users, live.catalogue.ids) if poisoned else None
-    found = replayed(live, learners, refitter, test, poison)
-    return found, learners[LEARNING], {f"sources {outcome}": count for outcome, count in refitter.counts.items()}
+    found = replayed(live, learners, refitter, test, batch, poison)
+    refits = {f"sources {outcome}": count for outcome, count in refitter.counts.items()}
+    return found, {**learners[LEARNING].counts, **refits}

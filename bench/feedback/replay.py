@@ -20,7 +20,6 @@ from ranker.learning.refit import Refitter
 K = 10
 STATIC, LIVE = "told nothing", "told of each rating"
 LEARNING, REFITTING = "and weights learn", "and sources are fitted again"  # each does what those before it do
-SYSTEMS = (STATIC, LIVE, LEARNING, REFITTING)
 LIKED = 4.0  # stars from which a rating is judged
 
 
@@ -29,10 +28,10 @@ class Replayed:
     """What a replay measured; row ``l`` of each list belongs to one judged rating.
 
     Attributes:
+        ndcg: System → NDCG@10.
         users: Whose it is.
         items: What was to be found.
         at: Its place among all replayed ratings.
-        ndcg: System → NDCG@10.
         recommend_s: Seconds of each list of the live engine.
         feedback_s: Seconds of each rating's way into the log.
         pair_s: Seconds of a rating's way into the log and the next list of the same user.
@@ -42,10 +41,10 @@ class Replayed:
         refused: Events that the engine refused.
     """
 
+    ndcg: dict[str, list[float]]
     users: list[object] = field(default_factory=list)
     items: list[object] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
-    ndcg: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SYSTEMS})
     recommend_s: list[float] = field(default_factory=list)
     feedback_s: list[float] = field(default_factory=list)
     pair_s: list[float] = field(default_factory=list)
@@ -73,8 +72,9 @@ class Static:
 def replayed(
     live: Engine,
     learners: Mapping[str, Learner],
-    refitter: Refitter,
+    refitter: Refitter | None,
     test: pd.DataFrame,
+    batch: int,
     poison: Poison | None = None,
 ) -> Replayed:
     """Rank before each rating of ``LIKED`` or more whose film is known and new to its user; then tell the rating.
@@ -82,17 +82,17 @@ def replayed(
     Args:
         live: It never learns.
         learners: Of ``LEARNING`` and ``REFITTING``, each with the same engine of its own; the former's has the log of
-            ``live``. They step after each ``batch_lists`` ratings.
+            ``live``. None where nothing is to learn beside.
         refitter: Of the latter's engine.
         test: ``user_id, item_id, weight, datetime`` in the order of the replay.
+        batch: Ratings after which the learners step.
         poison: Changes what arrives; what is judged stays as it is.
     """
     static = Static(live, test)
     rated = {user: set(live.catalogue.ids.at(live.users.histories([user]).items)) for user in test["user_id"].unique()}
     before = {user: set(items) for user, items in rated.items()}
-    found = Replayed()
+    found = Replayed(ndcg={name: [] for name in (STATIC, LIVE, *learners)})
     told_at: dict[object, float] = {}
-    batch = learners[LEARNING].config.batch_lists
     rows = test[["user_id", "item_id", "weight", "datetime"]].itertuples(index=False)
     for at, (user, item, weight, moment) in enumerate(tqdm(rows, total=len(test), desc="ratings", disable=None)):
         if weight >= LIKED and item not in rated[user]:
@@ -121,9 +121,10 @@ def replayed(
         found.refused += _told(live, events)
         told_at[user] = time.perf_counter() - clock
         found.feedback_s.append(told_at[user])
-        _told(refitter.engine, events)
+        if refitter is not None:
+            _told(refitter.engine, events)
         rated[user].add(item)
-        if (at + 1) % batch == 0:
+        if refitter is not None and (at + 1) % batch == 0:
             with one_core():
                 _step(found, learners, refitter, batch * (1 if poison is None else 2))
     return found

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.feedback.beside import Beside
-from bench.feedback.replay import LEARNING, LIVE, REFITTING, STATIC, SYSTEMS, Replayed
+from bench.feedback.replay import LEARNING, LIVE, REFITTING, STATIC, Replayed
 from bench.tables import markdown, show, write_json
 from ranker.evaluation import bootstrap_mean, paired_bootstrap
 
@@ -30,13 +30,13 @@ def write(
     Args:
         found: What was measured.
         expected: (user, item) → NDCG@10 of the same list in the replay in memory.
-        counts: Of the learner, and of the sources that were fitted again.
+        counts: Of the learner, and of the sources that were fitted again; empty where nothing learned.
         about: What was replayed, on what.
         folder: Where the files go.
         arrived: Items of which the fit saw no rating; lists that were to find one are told of apart, too.
     """
     users = pd.factorize(pd.Series(found.users))[0]
-    values = {name: np.array(found.ndcg[name]) for name in SYSTEMS}
+    values = {name: np.array(each) for name, each in found.ndcg.items()}
     new = np.isin(np.array(found.items), np.array(arrived))
     parts = {"all": np.ones(len(users), np.bool_)}
     if len(np.unique(users[new])) > 1:  # fewer have no interval
@@ -45,7 +45,7 @@ def write(
         [
             {"lists": part, "system": name, "count": int(rows.sum()),
              **_interval(bootstrap_mean(values[name][rows], seed=0, users=users[rows]))}
-            for part, rows in parts.items() for name in SYSTEMS
+            for part, rows in parts.items() for name in values
         ]
     )  # fmt: skip
     differences = pd.DataFrame(
@@ -53,13 +53,13 @@ def write(
             {"lists": part, "system": after, "against": before,
              "times": values[after][rows].mean() / max(values[before][rows].mean(), 1e-9),
              **_difference(paired_bootstrap(values[before][rows], values[after][rows], seed=0, users=users[rows]))}
-            for part, rows in parts.items() for before, after in ((STATIC, LIVE), (LIVE, LEARNING), (LIVE, REFITTING))
+            for part, rows in parts.items()
+            for before, after in ((STATIC, LIVE), (LIVE, LEARNING), (LIVE, REFITTING)) if after in values
         ]
     )  # fmt: skip
     durable = np.array(
         [expected[user, item] - one for user, item, one in zip(found.users, found.items, values[LIVE], strict=True)]
     )
-    lists, seconds = sum(found.lists), sum(found.step_s)
     figures = {
         "largest difference of a list from the replay in memory": float(np.abs(durable).max()),
         "difference of the mean": float(durable.mean()),
@@ -71,12 +71,16 @@ def write(
             }.items()
             for label, share in (("median", 0.5), ("p99", 0.99))
         },
-        "new lists learned from, a second of learning": lists / max(seconds, 1e-9),
-        "lists in gradient steps, a second": (lists + counts["replayed lists"]) / max(seconds, 1e-9),
-        "events taken, a second": counts["events"] / max(seconds, 1e-9),
-        "seconds to fit the sources again, median": float(np.median(found.refit_s or [0.0])),
-        **{f"learner: {name}": count for name, count in sorted(counts.items())},
     }  # fmt: skip
+    if LEARNING in values:
+        lists, seconds = sum(found.lists), sum(found.step_s)
+        figures |= {
+            "new lists learned from, a second of learning": lists / max(seconds, 1e-9),
+            "lists in gradient steps, a second": (lists + counts["replayed lists"]) / max(seconds, 1e-9),
+            "events taken, a second": counts["events"] / max(seconds, 1e-9),
+            "seconds to fit the sources again, median": float(np.median(found.refit_s or [0.0])),
+            **{f"learner: {name}": count for name, count in sorted(counts.items())},
+        }
     over_time = curves(found, values)
     figures_table = pd.DataFrame({"figure": list(figures), "value": list(figures.values())})
     sections = {"NDCG@10": means, "Differences, by user": differences, "Figures": figures_table, "Over time": over_time}
@@ -155,7 +159,7 @@ def _plot(curves: pd.DataFrame, path: Path) -> None:
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
-    for name in SYSTEMS:
+    for name in curves.columns.drop(["ratings", "lists"]):
         axes.plot(curves["ratings"], curves[name], label=name)
     axes.set_xlabel("ratings replayed")
     axes.set_ylabel("NDCG@10")

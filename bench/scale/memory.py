@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from retrieval.interactions import Interactions
 EVENTS = 3  # of a user, on average: memory is the question, not time
 FACTORS = 64
 K = 10
+DEPTH = 50  # items that each source proposes
 EVERY_S = 0.2
 
 
@@ -49,8 +51,10 @@ class Needed:
 
 def measured(asked: Asked) -> Told:
     """Memory that generation needs, by the number of users and of items."""
-    users = asked.users or ((500, 1_000) if asked.tiny else (100_000, 1_000_000))
-    found = memory(users, (200,) if asked.tiny else (1_000, 10_000), K, asked.folder)
+    users = asked.users or ((500, 1_000) if asked.tiny else (1_000_000, 10_000_000))
+    items = (200, 400) if asked.tiny else (1_000, 30_000)
+    sizes = [*((n_users, items[0]) for n_users in users), (min(users), items[1])]
+    found = memory(sizes, K, asked.folder)
     rows = [
         {
             "items": each.items, "users": each.users, "memory, MB": each.peak / MEGABYTE,
@@ -59,28 +63,28 @@ def measured(asked: Asked) -> Told:
         for each in found
     ]  # fmt: skip
     protocol = (
-        f"`ranker candidates` of ALS ({FACTORS} factors) and popularity, {K} candidates for each user, {EVENTS} events "
-        "a user on average. Memory is that of all its processes at once, at most, but for pages of mapped files."
+        f"`ranker candidates` of ALS ({FACTORS} factors) and popularity, {DEPTH} items of each and {K} candidates for "
+        f"each user, {EVENTS} events a user on average. Memory is that of all its processes at once, at most, but for "
+        "pages of mapped files."
     )
     return Told("Memory by users and items", protocol, rows, {"found": list(map(asdict, found))})
 
 
-def memory(users: tuple[int, ...], items: tuple[int, ...], k: int, folder: Path) -> list[Needed]:
+def memory(sizes: Sequence[tuple[int, int]], k: int, folder: Path) -> list[Needed]:
     """Generate candidates for each number of users and of items, in a process of its own.
 
     Args:
-        users: How many.
-        items: How many.
+        sizes: Users and items.
         k: Candidates for each user.
         folder: An empty one, for models and candidates.
     """
+    checkpoint = small_checkpoint(folder / "checkpoint")
+    small = {n_items: fitted(n_items, checkpoint, DEPTH) for n_items in sorted({n_items for _, n_items in sizes})}
     found = []
-    for n_items in items:
-        model = folder / f"model-{n_items}"
-        small = fitted(n_items, small_checkpoint(folder / "checkpoint"))
-        for n_users in users:
-            save_with_users(small, n_users, EVENTS, model)
-            found.append(_needed(model, folder / f"candidates-{n_items}-{n_users}", n_users, n_items, k))
+    for n_users, n_items in sizes:
+        model, out = folder / f"model-{n_users}-{n_items}", folder / f"candidates-{n_users}-{n_items}"
+        save_with_users(small[n_items], n_users, EVENTS, model)
+        found.append(_needed(model, out, n_users, n_items, k))
     return found
 
 
@@ -91,8 +95,8 @@ def save_with_users(engine: ranker.Engine, n_users: int, events: int, folder: Pa
     engine.save(folder)
 
 
-def fitted(n_items: int, checkpoint: str) -> ranker.Engine:
-    """An engine that ranks by ALS, of a small log."""
+def fitted(n_items: int, checkpoint: str, depth: int) -> ranker.Engine:
+    """An engine that ranks by ALS, of a small log, with so many candidates of each source."""
     log = histories(2_000, n_items, 20, np.random.default_rng(0))
     events = pd.DataFrame({"user_id": log.rows, "item_id": log.items, "weight": 1.0})
     events["datetime"] = pd.to_datetime(log.times, unit="s")
@@ -100,7 +104,7 @@ def fitted(n_items: int, checkpoint: str) -> ranker.Engine:
     config = ranker.EngineConfig.from_dict(
         {
             "checkpoint": checkpoint, "sources": ["als", "popularity"], "als": {"factors": FACTORS},
-            "rerank": {"enabled": False}, "lasting": {"enabled": False},
+            "fusion": {"depth": depth}, "rerank": {"enabled": False}, "lasting": {"enabled": False},
         }
     )  # fmt: skip
     return ranker.fit(events, pd.DataFrame({"item_id": range(n_items), "title": texts, "text": texts}), config)

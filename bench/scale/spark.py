@@ -25,7 +25,7 @@ PARTITIONS = 8  # of the users, so that no task thread waits long for the last o
 
 def measured(asked: Asked) -> Told:
     """Candidates by Spark, by its task threads."""
-    n_users, n_items, threads, rounds = (200, 300, (2,), 1) if asked.tiny else (20_000, 10_000, (1, 2), ROUNDS)
+    n_users, n_items, threads, rounds = (200, 300, (2,), 1) if asked.tiny else (20_000, 100_000, (1, 2), ROUNDS)
     timings = spark(n_users, n_items, threads, asked.folder, rounds)
     rows = [
         {
@@ -52,7 +52,7 @@ def spark(n_users: int, n_items: int, tasks: tuple[int, ...], folder: Path, roun
         rounds: Jobs with each number.
     """
     model = folder / "model"
-    save_with_users(fitted(n_items, small_checkpoint(folder / "checkpoint")), n_users, EVENTS, model)
+    save_with_users(fitted(n_items, small_checkpoint(folder / "checkpoint"), K), n_users, EVENTS, model)
     seconds: dict[int, list[float]] = {count: [] for count in tasks}
     for turn in range(rounds):
         for count in tasks if turn % 2 else tasks[::-1]:

@@ -55,7 +55,7 @@ def test_who_is_told_nothing_still_leaves_out_what_was_rated_meanwhile():
 
 
 def test_curves_are_means_of_equal_parts_of_the_replay():
-    found = Replayed(at=list(range(0, 500, 2)))
+    found = Replayed(ndcg={}, at=list(range(0, 500, 2)))
     values = {name: np.arange(250.0) + shift for shift, name in enumerate((STATIC, LIVE, LEARNING))}
     table = curves(found, values)
     assert table["lists"].tolist() == [10] * 25

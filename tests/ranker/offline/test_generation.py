@@ -81,6 +81,7 @@ def test_the_re_ranker_orders_the_first_of_them(checkpoint, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60 + 30 * KILLS)
 def test_a_run_that_is_killed_at_random_ends_with_the_same_bytes(saved, whole, tmp_path):
     draw = random.Random(3)
     script = Path(__file__).with_name("generating.py")
