@@ -19,7 +19,7 @@ from bench.timing import Timings, median_ratio
 
 EVENTS = 20  # of a user, on average
 K = 200
-ROUNDS = 5
+ROUNDS = 3
 PARTITIONS = 8  # of the users, so that no task thread waits long for the last one
 
 
