@@ -51,7 +51,7 @@ def write(
     differences = pd.DataFrame(
         [
             {"lists": part, "system": after, "against": before,
-             "times": values[after][rows].mean() / max(values[before][rows].mean(), 1e-9),
+             "times": values[after][rows].mean() / (values[before][rows].mean() or np.nan),
              **_difference(paired_bootstrap(values[before][rows], values[after][rows], seed=0, users=users[rows]))}
             for part, rows in parts.items()
             for before, after in ((STATIC, LIVE), (LIVE, LEARNING), (LIVE, REFITTING)) if after in values
