@@ -203,8 +203,7 @@ class OnnxTextEncoder(_Served):
         Raises:
             InputError: an entry is not a string.
         """
-        answers = self._answers(self.tokens.text_batches(texts, on_cpu=self.provider == CPU))
-        return fill_rows(answers, (len(texts), self.dim), "text", progress)
+        return fill_rows(self._answers(self._batches(texts)), (len(texts), self.dim), "text", progress)
 
     def choose(self, texts: Sequence[str], executions: Sequence[Execution] = EXECUTIONS) -> Choice:
         """Run from now on in the fastest execution that gives the CPU's vectors and states, as measured on these texts.
@@ -230,9 +229,11 @@ class OnnxTextEncoder(_Served):
                 f"This export gives {'no token states' if held is None else f'the states after {held} layers'}, not "
                 f"those after {lower_layers}: export the encoder again with lower_layers={lower_layers}."
             )
-        batches = self.tokens.text_batches(texts, on_cpu=self.provider == CPU)
-        for batch, (vectors, states) in self._every_answer(batches):
+        for batch, (vectors, states) in self._every_answer(self._batches(texts)):
             yield TextStates(batch.rows, vectors, states, batch.attention_mask.sum(1))
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[TokenBatch]:
+        return self.tokens.text_batches(texts, on_cpu=self.provider == CPU)
 
 
 class OnnxPairCrossEncoder(_Served):

@@ -53,8 +53,9 @@ class PopularityRetriever:
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
-        """All items, most popular first; equal ones by position."""
-        return np.argsort(-self.item_scores, kind="stable")
+        """Items with a score, most popular first; equal ones by position."""
+        order = np.argsort(-self.item_scores, kind="stable")
+        return order[self.item_scores[order] > -np.inf]
 
     @classmethod
     def fit(
@@ -88,17 +89,18 @@ class PopularityRetriever:
     def retrieve(self, requests: Requests, k: int) -> Candidates:
         """At most ``k`` items for each request, most popular first."""
         items = np.full((len(requests), k), NO_ITEM, np.int64)
-        open_to_all = self._order[requests.allowed[self._order]]
+        allowed = self._order[requests.allowed[self._order]]
+        place = np.full(self.n_items, NO_ITEM)
+        place[allowed] = np.arange(len(allowed))
         for rows, block in requests.blocks():
             # whatever a user had, so many hold k others: nobody's list reaches further
             longest = int(block.histories.lengths.max(initial=0)) if block.exclude_seen else 0
-            best = open_to_all[: k + longest]
+            best = allowed[: k + longest]
             fresh = np.ones((len(block), len(best)), np.bool_)
             if block.exclude_seen:
-                place = np.full(self.n_items, NO_ITEM)
-                place[best] = np.arange(len(best))
                 had = place[block.histories.items]
-                fresh[block.histories.rows[had != NO_ITEM], had[had != NO_ITEM]] = False
+                among = (had != NO_ITEM) & (had < len(best))
+                fresh[block.histories.rows[among], had[among]] = False
             ranks = np.cumsum(fresh, axis=1) - 1
             users, places = np.nonzero(fresh & (ranks < k))
             items[rows][users, ranks[users, places]] = best[places]

@@ -82,8 +82,8 @@ def replayed(
     Args:
         live: It never learns.
         learners: Of ``LEARNING`` and ``REFITTING``, each with the same engine of its own; the former's has the log of
-            ``live``. None where nothing is to learn beside.
-        refitter: Of the latter's engine.
+            ``live``. Empty where nothing is to learn beside.
+        refitter: Of the latter's engine; None where nothing is to learn beside.
         test: ``user_id, item_id, weight, datetime`` in the order of the replay.
         batch: Ratings after which the learners step.
         poison: Changes what arrives; what is judged stays as it is.
