@@ -11,15 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import psutil
 
 import ranker
 from bench.plots import growths
+from bench.scale.engines import of_films
 from bench.scale.made import factors, histories, vectors
 from bench.scale.part import MEGABYTE, Asked, Told
-from bench.sites import few_users, small_checkpoint
-from ranker.data import load_movielens
 from ranker.split.reranker import SplitReranker
 from ranker.states.building import build_store
 from retrieval.als import AlsConfig, AlsRetriever
@@ -31,10 +29,6 @@ DIM = 64  # ALS factors, as by default
 TEXT_DIM = 384
 K = 200
 QUERIES = 1024  # users or queries whose candidates are found
-SHORT_FIT = {  # of the engine whose encoder and joint layers are timed: what it learned is of no matter
-    "sources": ["als", "text", "popularity"], "lasting": {"enabled": False},
-    "rerank": {"split": {"training": {"max_lists": 300, "epochs": 1, "validation_lists": 50}}},
-}  # fmt: skip
 
 TINY_SIZES = (700, 900)
 
@@ -164,7 +158,7 @@ def growth(folder: Path, data: Path, tiny: bool) -> Mapping[str, list[Cost]]:
         tiny: At two small sizes, in this process, with a small transformer, to try the path.
     """
     engine = folder / "engine"
-    shortly_fitted(folder, data, tiny).save(engine)
+    of_films(folder, data, tiny).save(engine)
     found: dict[str, list[Cost]] = {}
     for stage in STAGES:
         for size in TINY_SIZES if tiny else stage.sizes:
@@ -175,16 +169,6 @@ def growth(folder: Path, data: Path, tiny: bool) -> Mapping[str, list[Cost]]:
                     cost = process.submit(_cost, stage, size, engine).result()
             found.setdefault(stage.name, []).append(cost)
     return found
-
-
-def shortly_fitted(folder: Path, data: Path, tiny: bool) -> ranker.Engine:
-    """An engine whose encoder and joint layers take the time of a good one's; see ``growth``."""
-    paths = load_movielens("ml-100k", data)
-    interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
-    config = ranker.EngineConfig.from_dict(
-        {**SHORT_FIT, "checkpoint": small_checkpoint(folder / "checkpoint")} if tiny else SHORT_FIT
-    )
-    return ranker.fit(few_users(interactions) if tiny else interactions, items, config)
 
 
 def exponent(costs: Sequence[Cost]) -> float:

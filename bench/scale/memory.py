@@ -9,21 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import psutil
 
-import ranker
-from bench.scale.made import histories
+from bench.scale.engines import FACTORS, of_als, save_with_users
 from bench.scale.part import MEGABYTE, Asked, Told
 from bench.sites import small_checkpoint
 from ranker.offline import read_manifest
-from ranker.users import UserHistories
-from retrieval.ids import IdMap
-from retrieval.interactions import Interactions
 
 EVENTS = 3  # of a user, on average: memory is the question, not time
-FACTORS = 64
 K = 10
 DEPTH = 50  # items that each source proposes
 EVERY_S = 0.2
@@ -79,35 +72,13 @@ def memory(sizes: Sequence[tuple[int, int]], k: int, folder: Path) -> list[Neede
         folder: An empty one, for models and candidates.
     """
     checkpoint = small_checkpoint(folder / "checkpoint")
-    small = {n_items: fitted(n_items, checkpoint, DEPTH) for n_items in sorted({n_items for _, n_items in sizes})}
+    small = {n_items: of_als(n_items, checkpoint, DEPTH) for n_items in sorted({n_items for _, n_items in sizes})}
     found = []
     for n_users, n_items in sizes:
         model, out = folder / f"model-{n_users}-{n_items}", folder / f"candidates-{n_users}-{n_items}"
         save_with_users(small[n_items], n_users, EVENTS, model)
         found.append(_needed(model, out, n_users, n_items, k))
     return found
-
-
-def save_with_users(engine: ranker.Engine, n_users: int, events: int, folder: Path) -> None:
-    """Save an engine with so many made-up users of so many events on average in place of its own."""
-    made = histories(n_users, len(engine.catalogue), events, np.random.default_rng(1))
-    engine.intake.users = UserHistories(Interactions(IdMap(np.arange(n_users)), made))
-    engine.save(folder)
-
-
-def fitted(n_items: int, checkpoint: str, depth: int) -> ranker.Engine:
-    """An engine that ranks by ALS, of a small log, with so many candidates of each source."""
-    log = histories(2_000, n_items, 20, np.random.default_rng(0))
-    events = pd.DataFrame({"user_id": log.rows, "item_id": log.items, "weight": 1.0})
-    events["datetime"] = pd.to_datetime(log.times, unit="s")
-    texts = [f"item {item}" for item in range(n_items)]
-    config = ranker.EngineConfig.from_dict(
-        {
-            "checkpoint": checkpoint, "sources": ["als", "popularity"], "als": {"factors": FACTORS},
-            "fusion": {"depth": depth}, "rerank": {"enabled": False}, "lasting": {"enabled": False},
-        }
-    )  # fmt: skip
-    return ranker.fit(events, pd.DataFrame({"item_id": range(n_items), "title": texts, "text": texts}), config)
 
 
 def _needed(model: Path, out: Path, n_users: int, n_items: int, k: int) -> Needed:

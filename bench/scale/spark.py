@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 import ranker
-from bench.scale.growth import shortly_fitted
-from bench.scale.memory import FACTORS, fitted, save_with_users
+from bench.scale.engines import FACTORS, of_als, of_films, save_with_users
 from bench.scale.part import Asked, Told
 from bench.sites import small_checkpoint
 from bench.timing import Timings, median_ratio
@@ -47,14 +46,14 @@ class Job:
     rerank: bool
 
 
-def of_als(asked: Asked) -> ranker.Engine:
+def cheap(asked: Asked) -> ranker.Engine:
     """ALS and popularity over the made-up catalogue."""
-    return fitted(300 if asked.tiny else ITEMS, small_checkpoint(asked.folder / "checkpoint"), K)
+    return of_als(300 if asked.tiny else ITEMS, small_checkpoint(asked.folder / "checkpoint"), K)
 
 
-def of_all(asked: Asked) -> ranker.Engine:
+def reranked(asked: Asked) -> ranker.Engine:
     """ALS, text and popularity over MovieLens-100K's films, and joint layers that serve whatever they learned."""
-    engine = shortly_fitted(asked.folder, asked.data, asked.tiny)
+    engine = of_films(asked.folder, asked.data, asked.tiny)
     reranker = engine.reranker
     assert isinstance(reranker, CrossEncoderReranker)
     reranker.gain = reranker.saved_gain = Gain(1.0, 0.0)
@@ -62,8 +61,8 @@ def of_all(asked: Asked) -> ranker.Engine:
 
 
 JOBS = (
-    Job(f"{K} by ALS ({FACTORS} factors) and popularity, of {ITEMS:,} items", of_als, 20_000, K, rerank=False),
-    Job("100 by ALS, text and popularity, of 1,682 films, re-ranked", of_all, 2_000, 100, rerank=True),
+    Job(f"{K} by ALS ({FACTORS} factors) and popularity, of {ITEMS:,} items", cheap, 20_000, K, rerank=False),
+    Job("100 by ALS, text and popularity, of 1,682 films, re-ranked", reranked, 2_000, 100, rerank=True),
 )
 
 
