@@ -23,6 +23,7 @@ USER = 1
 
 # A fraction of the work, so that the path can be walked in seconds.
 TINY = {"rerank": {"split": {"depth": 10, "training": {"max_lists": 300, "epochs": 1, "validation_lists": 50}}}}
+TINY_FILMS = 300
 
 
 def main(
@@ -30,7 +31,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the engine is saved; an engine there is replaced.")] = Path(
         "runs/demo"
     ),
-    tiny: Annotated[bool, typer.Option(help="A fraction of the training, to try the path.")] = False,
+    tiny: Annotated[bool, typer.Option(help="A fraction of the films and of the training, to try the path.")] = False,
 ) -> None:
     """Fit, export, recommend, click, and measure, on MovieLens-100K."""
     show_progress()
@@ -38,6 +39,9 @@ def main(
     start = time.monotonic()
     paths = load_movielens("ml-100k", folder)
     interactions, items = pd.read_parquet(paths.interactions), pd.read_parquet(paths.items)
+    if tiny:
+        items = items[:TINY_FILMS]
+        interactions = interactions[interactions["item_id"].isin(items["item_id"])]
     plan = Backtest("leave-one-out")
     split = plan.cut(interactions)  # each user's last rating is kept for the test
     console.print(

@@ -86,7 +86,7 @@ LEARNS = {  # settings with which any seed learns it
 
 @pytest.mark.parametrize(("loss", "joint_layers"), LEARNS)
 def test_it_learns_what_decides_and_keeps_the_best_that_was_measured(fresh, readers, loss, joint_layers):
-    model, reader, train = fresh(joint_layers), readers[joint_layers], lists(1000, 1, short=True)
+    model, reader, train = fresh(joint_layers), readers[joint_layers], lists(1000 // joint_layers, 1, short=True)
     before = ndcg(model, reader, VALIDATION)
     report = tune(model, reader, train=train, loss=loss, batch_size=32, patience=24, **LEARNS[loss, joint_layers])
     after = ndcg(model, reader, VALIDATION)
@@ -106,7 +106,7 @@ def test_it_learns_to_find_what_a_query_names(fresh, readers, encoder, joint_lay
     taken, searched, others = (lists(count, seed, short=True) for count, seed in ((500, 1), (500, 3), (60, 9)))
     queried, others = (asking(of, encoder, model.shape, seed) for seed, of in enumerate((searched, others)))
     before = ndcg(model, reader, others)
-    settings = LEARNS["softmax", joint_layers] | {"epochs": 12, "batch_size": 32, "patience": 24}
+    settings = LEARNS["softmax", joint_layers] | {"epochs": 6, "batch_size": 32, "patience": 24}
     report = tune(model, reader, train=taken, queried=queried, **settings)
     assert before < 0.6
     assert ndcg(model, reader, others) > 0.9

@@ -1,5 +1,6 @@
 """Learned weights on disk: what gained survives a restart, and every kept version can serve again."""
 
+import shutil
 import time
 
 import numpy as np
@@ -17,21 +18,35 @@ from ranker.learning.learner import Learner, resumed
 from ranker.learning.versions import FOLDER
 
 
-@pytest.fixture
-def taught(split_engine):
-    """An engine that has learned several versions, and the learner."""
-    learner = Learner(split_engine, LearningConfig(**FAST), after=0)
-    told(split_engine, 2500, like=3)
+def taught(engine):
+    """Have an engine learn several versions; the learner."""
+    learner = Learner(engine, LearningConfig(**FAST), after=0)
+    told(engine, 2500, like=3)
     assert run(learner).count("promoted") >= 2
-    return split_engine, learner
+    return learner
+
+
+@pytest.fixture(scope="module")
+def taught_folder(split_saved, tmp_path_factory):
+    """Of a saved engine that has learned several versions since; no test may write to it."""
+    engine = ranker.load(shutil.copytree(split_saved, tmp_path_factory.mktemp("taught") / "model"))
+    taught(engine)
+    engine.log.close()
+    return engine.folder
+
+
+@pytest.fixture
+def learned_engine(taught_folder, tmp_path):
+    """Such an engine of the test's own, loaded."""
+    return ranker.load(shutil.copytree(taught_folder, tmp_path / "model"))
 
 
 def answers(engine):
     return engine.recommend([100, 101, 1005], 20)
 
 
-def test_what_was_promoted_serves_after_a_restart(taught):
-    engine, learner = taught
+def test_what_was_promoted_serves_after_a_restart(split_engine):
+    engine, learner = split_engine, taught(split_engine)
     again = ranker.load(engine.folder)
     assert same(weights(again), weights(engine))
     assert again.version == engine.version
@@ -45,8 +60,8 @@ def test_what_was_promoted_serves_after_a_restart(taught):
     assert set(again.log.read()["version"].dropna()) == {engine.version}
 
 
-def test_every_kept_version_can_serve_again(taught):
-    engine, learner = taught
+def test_every_kept_version_can_serve_again(split_engine):
+    engine, learner = split_engine, taught(split_engine)
     known = list(engine.status()["learned_versions"])
     assert len(known) <= LearningConfig().kept_versions
     newest = weights(engine)
@@ -64,8 +79,8 @@ def test_every_kept_version_can_serve_again(taught):
     assert same(learner._frozen.weights, engine.reranker.joint.saved)
 
 
-def test_what_another_process_learned_or_returned_to_serves_once_it_is_asked_for(taught):
-    engine, _ = taught
+def test_what_another_process_learned_or_returned_to_serves_once_it_is_asked_for(learned_engine):
+    engine = learned_engine
     other = ranker.load(engine.folder)
     assert not other.refresh()  # it was loaded with the newest
     engine.rollback("saved")
@@ -80,8 +95,8 @@ def test_what_another_process_learned_or_returned_to_serves_once_it_is_asked_for
     pd.testing.assert_frame_equal(answers(engine), answers(other))
 
 
-def test_a_damaged_learned_version_is_refused_and_what_serves_goes_on(taught):
-    engine, _ = taught
+def test_a_damaged_learned_version_is_refused_and_what_serves_goes_on(learned_engine):
+    engine = learned_engine
     other = ranker.load(engine.folder)
     engine.rollback("saved")
     newest = engine.folder / FOLDER / engine.version.split("+")[1]
@@ -92,8 +107,8 @@ def test_a_damaged_learned_version_is_refused_and_what_serves_goes_on(taught):
     assert other.version == before
 
 
-def test_a_version_that_is_not_kept_is_refused_and_what_serves_goes_on(taught):
-    engine, _ = taught
+def test_a_version_that_is_not_kept_is_refused_and_what_serves_goes_on(learned_engine):
+    engine = learned_engine
     before = engine.version
     with pytest.raises(ArtifactError, match="no version 'v0099' of v0001 is kept, only v"):
         engine.rollback("v0099")
@@ -106,16 +121,16 @@ def test_a_version_that_is_not_kept_is_refused_and_what_serves_goes_on(taught):
     assert ranker.load(engine.folder).version == f"v0001+{newest}"
 
 
-def test_a_damaged_version_is_named_at_a_load(taught):
-    engine, _ = taught
+def test_a_damaged_version_is_named_at_a_load(learned_engine):
+    engine = learned_engine
     path = engine.folder / FOLDER / engine.version.split("+")[1] / "joint.safetensors"
     path.unlink()
     with pytest.raises(ArtifactError, match=r"joint\.safetensors: is missing"):
         ranker.load(engine.folder)
 
 
-def test_a_save_makes_what_was_learned_the_saved_engine(taught):
-    engine, learner = taught
+def test_a_save_makes_what_was_learned_the_saved_engine(split_engine):
+    engine, learner = split_engine, taught(split_engine)
     learned = weights(engine)
     engine.save(engine.folder)
     again = ranker.load(engine.folder)
@@ -177,8 +192,8 @@ def test_events_on_which_a_step_always_fails_are_passed_over(split_engine, caplo
     assert len(answers(split_engine)) > 0
 
 
-def test_a_learner_that_is_started_again_after_a_save_goes_on_where_it_was(taught):
-    engine, _ = taught
+def test_a_learner_that_is_started_again_after_a_save_goes_on_where_it_was(learned_engine):
+    engine = learned_engine
     seen = max(facts["offset"] for facts in engine.status()["learned_versions"].values())
     assert resumed(engine) == seen
     engine.save(engine.folder)
