@@ -18,7 +18,7 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow" -n 3 --dist loadfile
-	$(BIN)/python -m pytest -q -m slow -n 3 --dist worksteal
+	$(BIN)/python -m pytest -q -m slow -n 3 --dist loadgroup
 
 check: $(READY)
 	$(BIN)/ruff check .

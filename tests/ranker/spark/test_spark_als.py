@@ -16,7 +16,7 @@ from retrieval.catalogue import Catalogue
 from retrieval.ids import IdMap
 from retrieval.interactions import Interactions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]  # a Java machine is started once
 
 CONFIG = AlsConfig(factors=8, iterations=10, regularization=1.0, alpha=1.0)
 

@@ -16,7 +16,7 @@ from ranker.persistence import fingerprint
 from ranker.spark import candidates, write
 from ranker.spark.session import mapped
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]  # a Java machine is started once
 
 K = 12
 
