@@ -3,9 +3,12 @@
 import ctypes
 import os
 import resource
+import shutil
+import socket
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
 CAPABILITIES_VERSION = 0x20080522  # linux/capability.h: two words of 32 bits each
 READS_AND_WRITES_ANYTHING = 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
@@ -28,6 +31,17 @@ def bound_by_permissions():
         yield
     finally:
         assert libc.capset(header, held) == 0, os.strerror(ctypes.get_errno())
+
+
+def needs_spark():
+    """Skip a test where Spark cannot run."""
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("Spark runs on Java 17, and there is no Java here")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        try:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+        except OSError as error:
+            pytest.skip(f"the parts of Spark talk over the machine's own network, and it is down: {error}")
 
 
 @contextmanager

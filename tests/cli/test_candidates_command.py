@@ -1,13 +1,12 @@
 """`candidates`: those of many users, in a folder of Parquet files."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 from small_site import N_USERS, Run
+from tests_support import needs_spark
 
 from ranker import Engine
 
@@ -64,8 +63,7 @@ def test_a_folder_of_something_else_and_a_file_without_users_are_refused(
 
 @pytest.mark.slow
 def test_spark_gives_the_same_rows(model: Path, engine: Engine, tmp_path: Path, ranker: Run) -> None:
-    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-        pytest.skip("Spark runs on Java 17, and there is no Java here")
+    needs_spark()
     out = tmp_path / "candidates"
     words = ("candidates", model, "-k", "7", "--out", out, "--engine", "spark", "--master", "local[2]")
     everybody = expected(engine)

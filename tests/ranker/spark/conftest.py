@@ -1,15 +1,14 @@
 import os
-import shutil
 import sys
 
 import pytest
+from tests_support import needs_spark
 
 
 @pytest.fixture(scope="session")
 def spark():
     """Spark on this machine, with two task threads."""
-    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-        pytest.skip("Spark runs on Java 17, and there is no Java here")
+    needs_spark()
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
