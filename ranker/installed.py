@@ -9,6 +9,7 @@ LIBRARIES = (
     "onnxruntime-gpu",
     "onnxruntime",
     "faiss-cpu",
+    "faiss-gpu-cu12",
     "implicit",
     "numpy",
 )

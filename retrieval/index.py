@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from encoders.errors import ArtifactError
 from retrieval.candidates import NO_ITEM, inner_products, top_k
+from retrieval.gpu import MOST, on_gpu
 from retrieval.storage import load_array, load_settings, save_settings
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class VectorIndex:
         self.vectors = vectors
         self.report = report
         self._index = index
+        self._gpu = on_gpu(index) if report.kind == "flat" else None
 
     @classmethod
     def build(cls, vectors: NDArray[np.float32], config: IndexConfig, seed: int) -> VectorIndex:
@@ -138,7 +140,10 @@ class VectorIndex:
             return np.where(places == NO_ITEM, NO_ITEM, within[places] if len(within) else NO_ITEM), products
         parameters = self._parameters(allowed, share)
         if self.report.kind != "ivf":
-            products, items = self._index.search(queries, depth, params=parameters)
+            if self._gpu is not None and share == 1 and depth <= MOST:
+                products, items = self._gpu.search(queries, depth)
+            else:
+                products, items = self._index.search(queries, depth, params=parameters)
             return items, np.where(items == NO_ITEM, -np.inf, products).astype(np.float32)
         items = self._index.search(queries, min(RESCORED * depth, len(self.vectors)), params=parameters)[1]
         products = inner_products(queries, self.vectors, items)

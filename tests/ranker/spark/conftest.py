@@ -14,7 +14,7 @@ def spark():
     os.environ["PYSPARK_PYTHON"] = sys.executable
 
     session = (
-        SparkSession.builder.master("local[2, 4]")  # a task that fails is tried again
+        SparkSession.builder.master("local[2, 2]")  # a task that fails is tried once more
         .appName("tests")
         .config("spark.ui.enabled", "false")
         .config("spark.sql.shuffle.partitions", "2")
