@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from encoders.errors import InputError
 from ranker.data.times import read_times
@@ -59,34 +60,42 @@ def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> 
     if events.empty:
         raise InputError("feedback: the table has no rows; pass at least one event.")
     check_columns(events)
-    table = pd.DataFrame({name: events.get(name, np.nan) for name in COLUMNS}).reset_index(drop=True)
+    # column by column: reading and setting those of a table takes most of the time of one event
+    events = events.reset_index(drop=True)
+    columns = {name: events[name] if name in events else pd.Series(np.nan, events.index) for name in COLUMNS}
     for name in ("event_id", "user_id", "item_id", "kind"):
-        _refuse(table[name].isna(), table, f"{name} is missing")
-    table["source"] = table["source"].astype("object").where(table["source"].notna(), "")
+        _refuse(columns[name].isna().to_numpy(), columns, f"{name} is missing")
+    columns["source"] = columns["source"].astype("object").where(columns["source"].notna(), "")
     try:
-        table = table.astype(dict.fromkeys(("event_id", "kind", "source", "list_id", "version"), "str"))
+        for name in ("event_id", "kind", "source", "list_id", "version"):
+            columns[name] = columns[name].astype("str")
     except UnicodeEncodeError as error:
         raise InputError(f"feedback: {error.object!r} is no valid text ({error.reason}).") from error
-    unknown = ~table["kind"].isin(KINDS)
+    kind = columns["kind"].to_numpy(object)
+    unknown = np.isin(kind, KINDS, invert=True)
     if unknown.any():
-        word = table["kind"][unknown].iloc[0]
+        word = kind[unknown][0]
         near = difflib.get_close_matches(word, KINDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(KINDS)}"
-        _refuse(unknown, table, f"kind {word!r} is unknown ({hint})")
-    users.positions(table["user_id"], "feedback: user_id")
-    table["user_id"] = table["user_id"].astype("int64" if users.are_integers else "str")
-    table["item_id"] = catalogue.ids.at(catalogue.require(table["item_id"], "feedback: item_id"))
+        _refuse(unknown, columns, f"kind {word!r} is unknown ({hint})")
+    users.positions(columns["user_id"], "feedback: user_id")
+    columns["user_id"] = columns["user_id"].astype("int64" if users.are_integers else "str")
+    columns["item_id"] = pd.Series(catalogue.ids.at(catalogue.require(columns["item_id"], "feedback: item_id")))
 
-    given = table["value"].notna() | table["kind"].isin(MEASURED)
-    value = table["value"] = _numbers(table["value"])
-    _refuse(given & ~(np.isfinite(value) & (value >= 0)), table, "value is not a finite number of at least 0")
-    table["datetime"] = read_times(table["datetime"], "s")
-    _refuse(table["datetime"].isna(), table, "datetime is no time between 1678 and 2261")
-    ahead = table["datetime"] > pd.Timestamp.now("UTC").tz_localize(None) + AHEAD
-    _refuse(ahead, table, "datetime is more than a day ahead of this machine's clock")
-    if (table["kind"] == IMPRESSION).any() or any(name in events.columns for name in OF_IMPRESSIONS):
-        _check_impressions(table)
-    if table["event_id"].is_unique:
+    given = columns["value"].notna().to_numpy() | np.isin(kind, MEASURED)
+    value = _numbers(columns["value"])
+    columns["value"] = pd.Series(value)
+    _refuse(given & ~(np.isfinite(value) & (value >= 0)), columns, "value is not a finite number of at least 0")
+    columns["datetime"] = read_times(columns["datetime"], "s")
+    moment = columns["datetime"].to_numpy()
+    _refuse(np.isnat(moment), columns, "datetime is no time between 1678 and 2261")
+    latest = (pd.Timestamp.now("UTC").tz_localize(None) + AHEAD).to_datetime64()
+    ahead: NDArray[np.bool_] = np.greater(moment, latest)
+    _refuse(ahead, columns, "datetime is more than a day ahead of this machine's clock")
+    if (kind == IMPRESSION).any() or any(name in events for name in OF_IMPRESSIONS):
+        _check_impressions(columns)
+    table = pd.DataFrame(columns)
+    if columns["event_id"].is_unique:
         return table
 
     repeated = table[~table.duplicated() & table["event_id"].duplicated()]
@@ -112,33 +121,33 @@ def check_columns(events: pd.DataFrame) -> None:
             )
 
 
-def _check_impressions(table: pd.DataFrame) -> None:
-    shown = table["kind"] == IMPRESSION
+def _check_impressions(columns: dict[str, pd.Series]) -> None:
+    shown = columns["kind"].to_numpy(object) == IMPRESSION
     for name in OF_IMPRESSIONS:
-        _refuse(table[name].notna() & ~shown, table, f"{name} is given, which only an impression has,")
+        given = columns[name].notna().to_numpy()
+        _refuse(given & ~shown, columns, f"{name} is given, which only an impression has,")
     for name in ("score", "propensity"):
-        given, numbers = table[name].notna(), _numbers(table[name])
-        table[name] = numbers
-        _refuse(given & ~np.isfinite(numbers), table, f"{name} is not a finite number")
-    propensity = table["propensity"]
-    _refuse(
-        propensity.notna() & ~((propensity > 0) & (propensity <= 1)), table, "propensity is not above 0 and up to 1"
-    )
-    _refuse(shown & table["list_id"].isna(), table, "list_id is missing, without which an impression says nothing,")
-    position = table["value"]
-    _refuse(shown & ~((position >= 1) & (position % 1 == 0)), table, "value is no position in a list, 1 or more,")
+        given, numbers = columns[name].notna().to_numpy(), _numbers(columns[name])
+        columns[name] = pd.Series(numbers)
+        _refuse(given & ~np.isfinite(numbers), columns, f"{name} is not a finite number")
+    propensity, position = columns["propensity"].to_numpy(), columns["value"].to_numpy()
+    beyond = ~np.isnan(propensity) & ~((propensity > 0) & (propensity <= 1))
+    _refuse(beyond, columns, "propensity is not above 0 and up to 1")
+    alone = shown & columns["list_id"].isna().to_numpy()
+    _refuse(alone, columns, "list_id is missing, without which an impression says nothing,")
+    _refuse(shown & ~((position >= 1) & (position % 1 == 0)), columns, "value is no position in a list, 1 or more,")
 
 
-def _numbers(values: pd.Series) -> pd.Series:
+def _numbers(values: pd.Series) -> NDArray[np.float64]:
     """As float64; NaN where a value is no number."""
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    return pd.Series(numbers, index=values.index)
+    numbers: NDArray[np.float64] = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return numbers
 
 
-def _refuse(bad: pd.Series, table: pd.DataFrame, problem: str) -> None:
+def _refuse(bad: NDArray[np.bool_], columns: dict[str, pd.Series], problem: str) -> None:
     if bad.any():
-        row = int(bad.to_numpy().argmax())
+        row = int(bad.argmax())
         raise InputError(
-            f"feedback: {problem} in {int(bad.sum())} of {len(table)} events (first: row {row}, event id "
-            f"{table['event_id'].iloc[row]!r}). Mend or leave out those rows."
+            f"feedback: {problem} in {int(bad.sum())} of {len(bad)} events (first: row {row}, event id "
+            f"{columns['event_id'].iloc[row]!r}). Mend or leave out those rows."
         )
