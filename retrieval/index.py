@@ -139,17 +139,19 @@ class VectorIndex:
             places, products = top_k(queries @ self.vectors[within].T, depth)
             return np.where(places == NO_ITEM, NO_ITEM, within[places] if len(within) else NO_ITEM), products
         parameters = self._parameters(allowed, share)
-        if self.report.kind != "ivf":
-            if self._gpu is not None and share == 1 and depth <= MOST:
-                products, items = self._gpu.search(queries, depth)
-            else:
-                products, items = self._index.search(queries, depth, params=parameters)
-            return items, np.where(items == NO_ITEM, -np.inf, products).astype(np.float32)
-        items = self._index.search(queries, min(RESCORED * depth, len(self.vectors)), params=parameters)[1]
-        products = inner_products(queries, self.vectors, items)
-        products[items == NO_ITEM] = -np.inf
-        order = np.lexsort((items, -products), axis=1)[:, :depth]
-        return np.take_along_axis(items, order, axis=1), np.take_along_axis(products, order, axis=1)
+        # FAISS divides queries among threads, and waking one that gets none takes ten times a small search
+        with _threads(max(1, min(len(queries), faiss.omp_get_max_threads()))):
+            if self.report.kind != "ivf":
+                if self._gpu is not None and share == 1 and depth <= MOST:
+                    products, items = self._gpu.search(queries, depth)
+                else:
+                    products, items = self._index.search(queries, depth, params=parameters)
+                return items, np.where(items == NO_ITEM, -np.inf, products).astype(np.float32)
+            items = self._index.search(queries, min(RESCORED * depth, len(self.vectors)), params=parameters)[1]
+            products = inner_products(queries, self.vectors, items)
+            products[items == NO_ITEM] = -np.inf
+            order = np.lexsort((items, -products), axis=1)[:, :depth]
+            return np.take_along_axis(items, order, axis=1), np.take_along_axis(products, order, axis=1)
 
     def _parameters(self, allowed: NDArray[np.bool_], share: float) -> faiss.SearchParameters:
         """Of a search among the allowed items: the fewer they are, the more of the others are passed by."""
