@@ -139,19 +139,25 @@ class VectorIndex:
             places, products = top_k(queries @ self.vectors[within].T, depth)
             return np.where(places == NO_ITEM, NO_ITEM, within[places] if len(within) else NO_ITEM), products
         parameters = self._parameters(allowed, share)
-        # FAISS divides queries among threads, and waking one that gets none takes ten times a small search
+        if self.report.kind != "ivf":
+            if self._gpu is not None and share == 1 and depth <= MOST:
+                products, items = self._gpu.search(queries, depth)
+            else:
+                products, items = self._nearest(queries, depth, parameters)
+            return items, np.where(items == NO_ITEM, -np.inf, products).astype(np.float32)
+        items = self._nearest(queries, min(RESCORED * depth, len(self.vectors)), parameters)[1]
+        products = inner_products(queries, self.vectors, items)
+        products[items == NO_ITEM] = -np.inf
+        order = np.lexsort((items, -products), axis=1)[:, :depth]
+        return np.take_along_axis(items, order, axis=1), np.take_along_axis(products, order, axis=1)
+
+    def _nearest(
+        self, queries: NDArray[np.float32], depth: int, parameters: faiss.SearchParameters
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """As FAISS gives them, on no more threads than queries: waking others takes ten times a small search."""
         with _threads(max(1, min(len(queries), faiss.omp_get_max_threads()))):
-            if self.report.kind != "ivf":
-                if self._gpu is not None and share == 1 and depth <= MOST:
-                    products, items = self._gpu.search(queries, depth)
-                else:
-                    products, items = self._index.search(queries, depth, params=parameters)
-                return items, np.where(items == NO_ITEM, -np.inf, products).astype(np.float32)
-            items = self._index.search(queries, min(RESCORED * depth, len(self.vectors)), params=parameters)[1]
-            products = inner_products(queries, self.vectors, items)
-            products[items == NO_ITEM] = -np.inf
-            order = np.lexsort((items, -products), axis=1)[:, :depth]
-            return np.take_along_axis(items, order, axis=1), np.take_along_axis(products, order, axis=1)
+            products, items = self._index.search(queries, depth, params=parameters)
+        return products, items
 
     def _parameters(self, allowed: NDArray[np.bool_], share: float) -> faiss.SearchParameters:
         """Of a search among the allowed items: the fewer they are, the more of the others are passed by."""

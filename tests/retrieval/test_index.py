@@ -51,6 +51,13 @@ def test_an_index_reaches_its_recall_against_brute_force(index, queries, share):
     assert recall(index, queries, 200 if share > NARROW else 20, allowed) >= 0.93
 
 
+def test_a_search_leaves_the_number_of_threads_as_it_was(index, queries):
+    before, every = faiss.omp_get_max_threads(), np.ones(len(index.vectors), np.bool_)
+    for count in (0, 1, 2):
+        assert index.search(queries[:count], 7, every)[0].shape == (count, 7)
+        assert faiss.omp_get_max_threads() == before
+
+
 def test_what_is_found_has_its_exact_product_and_comes_best_first(index, queries):
     allowed = np.arange(len(index.vectors)) % 3 > 0
     items, products = index.search(queries, 50, allowed)
