@@ -1,7 +1,10 @@
 """Checkpoints: from a Hub id, a local folder or the packaged MiniLM to a model that is wholly loaded.
 
-Weights are read from safetensors only, and no checkpoint may run code of its own.
+Weights are read from safetensors only, and no checkpoint may run code of its own. transformers is imported where a
+checkpoint is read or written: it takes longer than all the rest, and what serves an exported engine needs none of it.
 """
+
+from __future__ import annotations
 
 import hashlib
 import logging
@@ -9,21 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from encoders.errors import ArtifactError, ConfigError, ExtraError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/config.json"]
 HUB_FOLDERS_LEFT_OUT = ["onnx/*", "openvino/*"]
+
+ModelKind = Literal["AutoModel", "AutoModelForSequenceClassification"]
 
 
 def resolve_checkpoint(checkpoint: str | Path) -> Path:
@@ -61,6 +67,8 @@ def resolve_checkpoint(checkpoint: str | Path) -> Path:
 
 def load_config(folder: Path) -> PretrainedConfig:
     """Read config.json of a checkpoint; ArtifactError if it is none, ConfigError for an encoder-decoder."""
+    from transformers import AutoConfig
+
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -79,6 +87,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ArtifactError: there is no usable tokenizer in the folder.
     """
+    from transformers import AutoTokenizer
+
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception on a damaged tokenizer.json
@@ -90,11 +100,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(auto_class: Any, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
+def load_model(kind: ModelKind, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
     """Load float32 weights in evaluation mode and check that none of the transformer's own are missing.
 
     Args:
-        auto_class: AutoModel or one of its task variants.
+        kind: the name of transformers' class that reads it.
         folder: the checkpoint, as `resolve_checkpoint` returns it.
         config: its configuration, changed or not; with fewer layers, the upper ones are not loaded.
 
@@ -104,6 +114,9 @@ def load_model(auto_class: Any, folder: Path, config: PretrainedConfig) -> PreTr
     Raises:
         ArtifactError: a weights file is damaged, or lacks weights that the configuration calls for.
     """
+    import transformers
+
+    auto_class: Any = getattr(transformers, kind)
     try:
         with quiet_transformers():
             model, info = auto_class.from_pretrained(
@@ -188,6 +201,8 @@ def _from_hub(checkpoint: str) -> Path:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' bars and warnings off the caller's terminal."""
+    import transformers
+
     # from_pretrained and save_pretrained draw bars, and the first reports every unread key; load_model checks those
     log = transformers.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from encoders.errors import ConfigError
 from encoders.execution import EXECUTIONS, Execution, Workload, open_execution, usable
@@ -77,7 +77,8 @@ def same_order(tau: float) -> Agreement:
         pairs = zip(np.atleast_2d(expected[0]), np.atleast_2d(found[0]), strict=True)
         # where the CPU ties throughout, no order is wrong; where only the other does, tau is no number
         taus = [
-            float(np.nan_to_num(stats.kendalltau(one, other).statistic)) if np.ptp(one) else 1.0 for one, other in pairs
+            float(np.nan_to_num(scipy.stats.kendalltau(one, other).statistic)) if np.ptp(one) else 1.0
+            for one, other in pairs
         ]
         return float(np.mean(taus)) >= tau
 

@@ -7,8 +7,8 @@ paired differences per query; how alike the outputs are is reported beside them.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from encoders.errors import InputError
 from encoders.pair import PairScorer
@@ -110,7 +110,7 @@ def _change(name: str, original: NDArray[np.float64], exported: NDArray[np.float
     if len(losses) < 2 or np.ptp(losses) == 0.0:
         low = high = float(losses.mean())
     else:
-        interval = stats.bootstrap(
+        interval = scipy.stats.bootstrap(
             (losses,),
             np.mean,
             n_resamples=RESAMPLES,
@@ -130,4 +130,4 @@ def _kendall(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Kendall's tau-b; 0 where one side ties everywhere and so orders nothing."""
     if np.ptp(one) == 0.0 or np.ptp(other) == 0.0:
         return 0.0
-    return float(stats.kendalltau(one, other).statistic)
+    return float(scipy.stats.kendalltau(one, other).statistic)

@@ -1,18 +1,21 @@
 """Graphs: a torch module traced to ONNX, its attention, layer norms and activations each in one operator."""
 
+from __future__ import annotations
+
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
-from onnxruntime.transformers import optimizer
-from onnxruntime.transformers.fusion_options import FusionOptions
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from encoders.pooling import Pooling, pool
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 OPSET = 17
 MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
@@ -102,6 +105,10 @@ def fuse(path: Path, config: PretrainedConfig) -> onnx.ModelProto:
     Residual additions stay apart from theirs, too: on CPU, ONNX Runtime's SkipLayerNormalization is several
     times slower than the addition and the layer norm that it replaces; on CUDA, the session fuses them.
     """
+    # here, since it brings symbolic algebra along, which takes seconds
+    from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
+
     kind = "gpt2" if config.model_type == "gpt2" else "bert"
     options = FusionOptions(kind)
     options.enable_embed_layer_norm = False

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Annotated, cast
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, cast
 
 import torch
 from pydantic import ConfigDict, Field, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.activations import ACT2FN
 
 from encoders.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # part → its place in a layer; one row per family, the layers themselves under the first entry
 BERT = {
@@ -42,6 +44,14 @@ LAYOUTS: Mapping[str, Mapping[str, str]] = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), BERT),
     "distilbert": DISTILBERT,
 }
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {  # by transformers' names
+    "gelu": nn.GELU,
+    "gelu_new": partial(nn.GELU, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(nn.GELU, approximate="tanh"),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "swish": nn.SiLU,
+}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -52,7 +62,7 @@ class LayerShape:
         dim: Length of a token's state.
         heads: Attention heads.
         inner: Width of the feed-forward part.
-        activation: Its activation, as transformers names it.
+        activation: Its activation, one of ``ACTIVATIONS``.
         epsilon: Of the layer norms.
     """
 
@@ -63,10 +73,10 @@ class LayerShape:
     epsilon: Annotated[float, Field(gt=0, lt=1)]
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads or self.activation not in ACT2FN:
+        if self.dim % self.heads or self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"{self.heads} heads must divide {self.dim} numbers, and the activation {self.activation!r} be one of "
-                "transformers'"
+                f"{', '.join(ACTIVATIONS)}"
             )
 
 
@@ -84,7 +94,7 @@ class Layer(nn.Module):
         self.query, self.key, self.value, self.attended = (nn.Linear(dim, dim) for _ in range(4))
         self.attended_norm = nn.LayerNorm(dim, eps=shape.epsilon)
         self.widen = nn.Linear(dim, shape.inner)
-        self.activation = ACT2FN[shape.activation]
+        self.activation = ACTIVATIONS[shape.activation]()
         self.narrow = nn.Linear(shape.inner, dim)
         self.norm = nn.LayerNorm(dim, eps=shape.epsilon)
 

@@ -4,21 +4,17 @@ The plain BERT recipe (Nogueira and Cho, "Passage Re-ranking with BERT", 2019): 
 through every layer, and a linear head on the pooled [CLS].
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from transformers import (
-    AutoModelForSequenceClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from encoders.batching import TextTokenizer, TokenBatch, answered, fill_rows
 from encoders.checkpoint import (
@@ -31,6 +27,9 @@ from encoders.checkpoint import (
 )
 from encoders.errors import ConfigError
 from encoders.text import pad_id, token_limit
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class PairScorer(Protocol):
@@ -91,9 +90,7 @@ class PairCrossEncoder:
         )
 
     @classmethod
-    def load(
-        cls, checkpoint: str | Path, config: PairCrossEncoderConfig = DEFAULTS, seed: int = 0
-    ) -> "PairCrossEncoder":
+    def load(cls, checkpoint: str | Path, config: PairCrossEncoderConfig = DEFAULTS, seed: int = 0) -> PairCrossEncoder:
         """Load an encoder checkpoint, with the one-label head that it has or with a fresh one.
 
         Args:
@@ -115,7 +112,7 @@ class PairCrossEncoder:
             model_config.pad_token_id = tokenizer.pad_token_id
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = load_model(AutoModelForSequenceClassification, folder, model_config)
+            model = load_model("AutoModelForSequenceClassification", folder, model_config)
         return cls(model, tokenizer, config)
 
     def score(self, pairs: Sequence[tuple[str, str]], *, progress: bool = False) -> NDArray[np.float32]:

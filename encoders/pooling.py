@@ -1,20 +1,20 @@
 """Pooling: from one vector per token to one per text."""
 
+from __future__ import annotations
+
 import json
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PretrainedConfig
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
 from encoders.errors import ArtifactError, ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,11 @@ def resolve_pooling(folder: Path, config: PretrainedConfig) -> Pooling:
     """
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
-        causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        return "last" if causal and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "mean"
+        from transformers.models.auto import modeling_auto
+
+        causal = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        masked = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        return "last" if causal and not masked else "mean"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         modes = {name for name, value in settings.items() if name.startswith("pooling_mode") and value is True}

@@ -1,17 +1,18 @@
 """Text encoders: any Hugging Face checkpoint as a function from texts to unit vectors."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from encoders.batching import TextTokenizer, TokenBatch, answered, fill_rows
 from encoders.checkpoint import (
@@ -25,6 +26,9 @@ from encoders.checkpoint import (
 )
 from encoders.errors import ConfigError
 from encoders.pooling import Pooling, pool, resolve_pooling, save_pooling
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +131,7 @@ class TextEncoder:
         )
 
     @classmethod
-    def load(cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, config: TextEncoderConfig = DEFAULTS) -> "TextEncoder":
+    def load(cls, checkpoint: str | Path = DEFAULT_CHECKPOINT, config: TextEncoderConfig = DEFAULTS) -> TextEncoder:
         """Load a checkpoint from a local folder or the Hub (safetensors; its code is never run).
 
         Raises:
@@ -138,7 +142,7 @@ class TextEncoder:
         folder = resolve_checkpoint(checkpoint)
         model_config = load_config(folder)
         pooling = resolve_pooling(folder, model_config) if config.pooling == "auto" else config.pooling
-        return cls(load_model(AutoModel, folder, model_config), load_tokenizer(folder), pooling, config)
+        return cls(load_model("AutoModel", folder, model_config), load_tokenizer(folder), pooling, config)
 
     @property
     def dim(self) -> int:

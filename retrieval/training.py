@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import tempfile
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,23 +17,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
-from transformers import (
-    EarlyStoppingCallback,
-    EvalPrediction,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerState,
-    TrainingArguments,
-    get_linear_schedule_with_warmup,
-)
-from transformers.integrations.integration_utils import TensorBoardCallback
 
 from encoders.checkpoint import quiet_transformers
 from encoders.errors import ExtraError
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
 
 Example = TypeVar("Example")
 
@@ -124,6 +112,17 @@ def train(
         progress: Show a bar.
         feedback: How many examples came from feedback, for the report.
     """
+    # here, since whoever loads settings or an engine would wait seconds for them
+    from transformers import (
+        EarlyStoppingCallback,
+        PrinterCallback,
+        Trainer,
+        TrainingArguments,
+        get_linear_schedule_with_warmup,
+    )
+
+    from retrieval.progress import Progress
+
     total_steps = max(1, int(config.epochs * len(examples) / config.batch_size))
     every = math.ceil(total_steps / math.ceil(config.epochs * config.evaluations_per_epoch))
     device = next(model.parameters()).device
@@ -161,12 +160,13 @@ def train(
             eval_dataset=_Examples(validation),
             data_collator=collate,
             compute_metrics=lambda prediction: {"ndcg": ndcg(prediction)},
-            callbacks=[EarlyStoppingCallback(config.patience), _Progress(progress)],
+            callbacks=[EarlyStoppingCallback(config.patience), Progress(progress)],
             optimizers=(optimizer, schedule),
         )
         if config.report_to == "tensorboard":
             # a writer of our own, since the Trainer's would write to the folder above
             from torch.utils.tensorboard import SummaryWriter
+            from transformers.integrations.integration_utils import TensorBoardCallback
 
             trainer.add_callback(TensorBoardCallback(SummaryWriter(config.report_folder)))  # type: ignore[no-untyped-call]
         trainer.remove_callback(PrinterCallback)  # it comes where there is no bar, and a library prints nothing
@@ -176,25 +176,6 @@ def train(
     measured = tuple((int(row["step"]), float(row["eval_ndcg"])) for row in history if "eval_ndcg" in row)
     best = max(measured, key=lambda entry: entry[1])[0]
     return TrainingReport(len(examples), feedback, int(trainer.state.global_step), best, measured)
-
-
-class _Progress(TrainerCallback):
-    """One bar over the steps, and a note of each evaluation."""
-
-    def __init__(self, shown: bool) -> None:
-        self._bar = tqdm(desc="fine-tuning", unit="step", disable=None if shown else True)
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self._bar.reset(state.max_steps)
-
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self._bar.update()
-
-    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        logger.info("Step %d: NDCG@10 on validation %.4f.", state.global_step, kwargs["metrics"]["eval_ndcg"])
-
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self._bar.close()
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import EvalPrediction
 
 from encoders import PairCrossEncoder
 from ranker.config import PairConfig, TrainingConfig
@@ -19,6 +19,9 @@ from retrieval.candidates import NO_ITEM
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import learn_weights, standardised
 from retrieval.training import TrainingReport, check_tracker, train
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
 
 logger = logging.getLogger(__name__)
 

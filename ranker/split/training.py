@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import EvalPrediction
 
 from ranker.config import JointTrainingConfig
 from ranker.lists import LabelledLists, Lessons, check_lists, drawn_places, list_ndcg
@@ -17,6 +16,9 @@ from ranker.split.inputs import InputReader, JointInputs, features_of, stacked
 from ranker.split.model import JointModel
 from retrieval.candidates import NO_ITEM
 from retrieval.training import TrainingReport, check_tracker, train
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
 
 
 def train_joint(

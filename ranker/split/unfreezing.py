@@ -6,13 +6,12 @@ import copy
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from encoders import TextEncoder
 from encoders.layers import Layer, layer_stack, lower_part, top_layers
@@ -24,6 +23,9 @@ from ranker.split.items import averaged
 from ranker.split.model import JointModel, JointShape, folded_first, packed
 from ranker.split.training import joint_groups, train_lists
 from retrieval.training import check_tracker
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 

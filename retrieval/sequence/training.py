@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import EvalPrediction
 
 from encoders.errors import InputError
 from retrieval.histories import Histories, weight_levels
 from retrieval.sequence.loss import softmax_loss
 from retrieval.sequence.model import NO_EVENT, EventReader, ItemTable, SequenceConfig
 from retrieval.training import TrainingReport, check_tracker, train
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
 
 NO_TARGET = -100  # what came next is not learned: there was nothing, or it was no sign of liking
 MICROSECONDS = 1_000_000  # in a second
