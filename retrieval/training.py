@@ -36,6 +36,8 @@ class LoopConfig:
         batch_size: Examples in a gradient step.
         learning_rate: Peak learning rate, after a warm-up over a tenth of the steps.
         weight_decay: AdamW's.
+        averaging: What a step leaves, at most, of a moving average of the weights, which is then what is measured and
+            kept (``retrieval.averaging``); None keeps the weights themselves.
         evaluations_per_epoch: How often validation NDCG@10 is measured and a checkpoint kept.
         patience: Measurements without a better one after which training stops; the best checkpoint is restored.
         report_to: Where the Hugging Face Trainer sends its curves.
@@ -46,6 +48,7 @@ class LoopConfig:
     batch_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    averaging: Annotated[float | None, Field(gt=0, lt=1)] = None
     evaluations_per_epoch: Annotated[int, Field(ge=1)] = 2
     patience: Annotated[int, Field(ge=1)] = 2
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
@@ -121,6 +124,7 @@ def train(
         get_linear_schedule_with_warmup,
     )
 
+    from retrieval.averaging import Averaging
     from retrieval.progress import Progress
 
     total_steps = max(1, int(config.epochs * len(examples) / config.batch_size))
@@ -163,6 +167,8 @@ def train(
             callbacks=[EarlyStoppingCallback(config.patience), Progress(progress)],
             optimizers=(optimizer, schedule),
         )
+        if config.averaging is not None:
+            trainer.add_callback(Averaging(config.averaging))
         if config.report_to == "tensorboard":
             # a writer of our own, since the Trainer's would write to the folder above
             from torch.utils.tensorboard import SummaryWriter

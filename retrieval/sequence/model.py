@@ -38,7 +38,8 @@ class SequenceConfig:
         negatives: Items drawn for each training step, which stand for all others in the softmax; all of them are taken
             where the catalogue is no larger.
         validation_users: Users whose newest event is not learned from but says when to stop, at most a tenth of all.
-        training: How it is trained; an example is a window of ``max_events`` events.
+        training: How it is trained; an example is a window of ``max_events`` events, moved by up to half of that each
+            time.
         refit_epochs: Epochs for which a source that was fitted on part of a log goes on when it is fitted on all of it.
         refit_rate: Its learning rate then, as a share of ``training.learning_rate``.
     """
@@ -51,7 +52,9 @@ class SequenceConfig:
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     negatives: Annotated[int, Field(ge=1)] = 10_000
     validation_users: Annotated[int, Field(ge=1)] = 1000
-    training: LoopConfig = LoopConfig(epochs=12, batch_size=64, learning_rate=2e-3, evaluations_per_epoch=1, patience=4)
+    training: LoopConfig = LoopConfig(
+        epochs=12, batch_size=64, learning_rate=2e-3, averaging=0.998, evaluations_per_epoch=1, patience=4
+    )
     refit_epochs: Annotated[float, Field(gt=0)] = 2
     refit_rate: Annotated[float, Field(gt=0)] = 0.25
 

@@ -149,11 +149,12 @@ def fit_sequence(
     measured = rng.permutation(long_enough)[:count]
     held_out = np.zeros(len(histories), np.int64)
     held_out[measured] = 1
-    examples = windows(histories, histories.indptr[1:] - held_out, config.max_events)
+    stops = histories.indptr[1:] - held_out
+    examples = windows(histories, stops, config.max_events)
     ends = histories.indptr[measured + 1] - 1
     starts = np.maximum(histories.indptr[measured], ends - config.max_events)
     validation = list(zip(starts.tolist(), ends.tolist(), histories.items[ends].tolist(), strict=True))
-    collator = _Collator(histories)
+    collator = _Collator(histories, stops, config.max_events, rng)
     plain = [weight for weight in model.parameters() if weight.ndim == 1]  # gains and biases
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     rate = {"lr": config.training.learning_rate}
@@ -188,22 +189,41 @@ def windows(histories: Histories, stops: NDArray[np.int64], max_events: int) -> 
 
 
 class _Collator:
-    """Makes batches of windows; of those that say what follows, to be measured by."""
+    """Makes batches of windows; of those that say what follows, to be measured by.
 
-    def __init__(self, histories: Histories) -> None:
+    A window to learn from is moved at random within its row, so that an event is not always read after the same ones.
+    """
+
+    def __init__(
+        self, histories: Histories, stops: NDArray[np.int64], max_events: int, rng: np.random.Generator
+    ) -> None:
         self._histories = histories
         self._rows = histories.rows
+        self._stops = stops
+        self._max_events = max_events
+        self._rng = rng
 
     def __call__(self, examples: list[Window]) -> dict[str, Tensor]:
         starts, stops, following = np.array(examples, np.int64).T
-        batch = Events.of(self._histories, starts, stops).tensors()
         if following[0] == NO_TARGET:
+            starts, stops = self._moved(starts)
+            batch = Events.of(self._histories, starts, stops).tensors()
             return batch | {"labels": self._next(batch["places"], starts)}
+        batch = Events.of(self._histories, starts, stops).tensors()
         firsts = self._histories.indptr[self._rows[starts]]
         lengths = stops - firsts
         steps = np.arange(lengths.max())
         seen = self._histories.items[firsts[:, None] + np.where(steps < lengths[:, None], steps, 0)]
         return batch | {"labels": torch.from_numpy(following[:, None]), "seen": torch.from_numpy(seen)}
+
+    def _moved(self, starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Windows near these, by up to half their length, as long as their rows allow."""
+        rows = self._rows[starts]
+        firsts, ends = self._histories.indptr[rows], self._stops[rows] - 1
+        half = self._max_events // 2
+        near = starts + self._rng.integers(-half, half, len(starts), endpoint=True)
+        moved = np.clip(near, firsts, np.maximum(firsts, ends - self._max_events))
+        return moved, np.minimum(moved + self._max_events, ends)
 
     def _next(self, places: Tensor, starts: NDArray[np.int64]) -> Tensor:
         at = np.minimum(starts[:, None] + 1 + np.arange(places.shape[1]), len(self._histories.items) - 1)

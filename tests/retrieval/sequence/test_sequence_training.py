@@ -25,6 +25,10 @@ def cycles(n_users: int, n_items: int, step: int = 7) -> Histories:
     return Histories.from_rows(rows, items.ravel(), np.ones(rows.size, np.float32), times, n_users)
 
 
+def collator(histories: Histories, max_events: int, seed: int = 0) -> _Collator:
+    return _Collator(histories, histories.indptr[1:], max_events, np.random.default_rng(seed))
+
+
 @pytest.mark.parametrize("max_events", [1, 2, 3, 50])
 def test_each_event_but_the_first_comes_next_once(histories, max_events) -> None:
     found = windows(histories, histories.indptr[1:], max_events)
@@ -35,14 +39,31 @@ def test_each_event_but_the_first_comes_next_once(histories, max_events) -> None
 
 
 def test_a_batch_holds_windows_and_what_came_next_if_it_was_liked() -> None:
-    weights = np.array([1, 0, 2, 3, 1], np.float32)
-    times = np.array([5, 7, 7, 9, 1]) * 10**6
-    histories = Histories.from_rows(np.array([0, 0, 0, 0, 1]), np.array([4, 5, 6, 7, 8]), weights, times, 2)
-    batch = _Collator(histories)([(0, 3, NO_TARGET), (2, 3, NO_TARGET)])
-    assert batch["places"].tolist() == [[4, 5, 6], [6, -1, -1]]
-    assert batch["labels"].tolist() == [[NO_TARGET, 6, 7], [7, NO_TARGET, NO_TARGET]]
+    weights = np.array([1, 0, 2, 3, 1, 1], np.float32)
+    times = np.array([5, 7, 7, 9, 1, 4]) * 10**6
+    histories = Histories.from_rows(np.array([0, 0, 0, 0, 1, 1]), np.array([4, 5, 6, 7, 8, 9]), weights, times, 2)
+    batch = collator(histories, 3)([(0, 3, NO_TARGET), (4, 5, NO_TARGET)])
+    assert batch["places"].tolist() == [[4, 5, 6], [8, -1, -1]]
+    assert batch["labels"].tolist() == [[NO_TARGET, 6, 7], [9, NO_TARGET, NO_TARGET]]
     assert batch["seconds"].tolist() == [[0, 2, 2], [0, 0, 0]]
-    assert batch["levels"].tolist() == [[1, 0, 2], [2, 2, 2]]
+    assert batch["levels"].tolist() == [[1, 0, 2], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("max_events", [1, 3, 4])
+def test_a_window_is_moved_within_its_row_each_time(max_events) -> None:
+    rows, items = np.repeat([0, 1], 12), np.arange(24)
+    histories = Histories.from_rows(rows, items, np.ones(24, np.float32), items * 10**6, 2)
+    stops = histories.indptr[1:] - [0, 1]  # the second row's newest event is not to be learned from
+    examples = windows(histories, stops, max_events)
+    collate = _Collator(histories, stops, max_events, np.random.default_rng(0))
+    batches = [collate(examples) for _ in range(50)]
+    starts = {int(start) for batch in batches for start in batch["places"][:, 0]}
+    assert starts == set(range(12 - max_events)) | set(range(12, 23 - max_events))
+    for batch in batches:
+        assert batch["places"].shape == (len(examples), max_events)
+        assert (batch["labels"] == batch["places"] + 1).all()
+        assert (batch["places"] // 12 == batch["labels"] // 12).all()
+        assert batch["labels"].max() < 23
 
 
 def test_a_kind_that_training_never_saw_reads_as_a_logged_event(vectors) -> None:
@@ -62,7 +83,7 @@ def test_validation_ranks_the_next_item_among_all_that_were_not_seen(histories, 
     ends = histories.indptr[users + 1] - 1
     starts = np.maximum(ends - 2, histories.indptr[users])
     examples = list(zip(starts.tolist(), ends.tolist(), histories.items[ends].tolist(), strict=True))
-    ranks = model(**_Collator(histories)(examples))["logits"][:, 0].tolist()
+    ranks = model(**collator(histories, CONFIG.max_events)(examples))["logits"][:, 0].tolist()
     reader = SequenceRetriever(*model.representations(), model.reader, CONFIG)
     for user, start, end, rank in zip(users, starts, ends, ranks, strict=True):
         read = Histories.from_rows(
