@@ -129,11 +129,17 @@ def layer_shape(model: PreTrainedModel) -> LayerShape:
             f"A {config.model_type} cannot be cut into lower and joint layers; {', '.join(LAYOUTS)} can. Pass such a "
             "checkpoint, or re-rank with the pair cross-encoder."
         )
+    activation = str(config.activation if config.model_type == "distilbert" else config.hidden_act)
+    if activation not in ACTIVATIONS:
+        raise ConfigError(
+            f"A checkpoint with the activation {activation} cannot be cut into lower and joint layers; one with "
+            f"{', '.join(ACTIVATIONS)} can. Pass such a checkpoint, or re-rank with the pair cross-encoder."
+        )
     return LayerShape(
         dim=int(config.hidden_size),
         heads=int(config.num_attention_heads),
         inner=int(config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size),
-        activation=str(config.activation if config.model_type == "distilbert" else config.hidden_act),
+        activation=activation,
         epsilon=float(getattr(config, "layer_norm_eps", 1e-12)),  # DistilBERT's is fixed
     )
 

@@ -1,13 +1,16 @@
 """The states that the lower layers leave, and the layers above them taken apart: together they are the checkpoint."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from tiny_models import catalogue, exported
+from transformers.activations import ACT2FN
 
 from encoders import OnnxTextEncoder
 from encoders.errors import ConfigError, InputError
-from encoders.layers import layer_shape, top_layers
+from encoders.layers import ACTIVATIONS, layer_shape, top_layers
 
 FAMILIES = ("bert", "distilbert", "roberta")
 TEXTS = catalogue(11)
@@ -86,6 +89,19 @@ def test_a_missing_text_is_named(encoder):
 def test_a_family_that_cannot_be_cut_is_named(encoders):
     with pytest.raises(ConfigError, match=r"A gpt2 cannot be cut.*bert.*distilbert"):
         layer_shape(encoders["gpt2"].model)
+
+
+def test_an_activation_that_no_layer_has_is_named(encoder):
+    model = copy.deepcopy(encoder.model)
+    setattr(model.config, "activation" if model.config.model_type == "distilbert" else "hidden_act", "quick_gelu")
+    with pytest.raises(ConfigError, match=r"activation quick_gelu cannot be cut.*gelu, .*relu.*pair cross-encoder"):
+        layer_shape(model)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_those_that_transformers_means_by_these_names(name):
+    at = torch.linspace(-6, 6, 1001)
+    torch.testing.assert_close(ACTIVATIONS[name]()(at), ACT2FN[name](at), rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
