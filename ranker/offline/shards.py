@@ -44,7 +44,8 @@ def writers(model: Path, plan: Plan, count: int) -> ProcessPoolExecutor:
     kinds = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
     if "forkserver" in kinds:
-        context.set_forkserver_preload([__name__])  # torch takes seconds
+        # torch takes seconds, and so does what an encoder that was not exported is read with
+        context.set_forkserver_preload([__name__, "transformers.modeling_utils"])
     return ProcessPoolExecutor(count, context, _begin, (model, plan))
 
 

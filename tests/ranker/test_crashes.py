@@ -31,7 +31,8 @@ def killed(folder, seed, operations, after_s):
     Operations are counted since a slow machine does fewer in the same time.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ranker.persistence", "ranker.learning.learner"])  # torch takes seconds
+    # torch takes seconds, and so does what an encoder that was not exported is read with
+    context.set_forkserver_preload(["ranker.persistence", "ranker.learning.learner", "transformers.modeling_utils"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(folder, theirs, seed))
     process.start()
