@@ -1,7 +1,7 @@
 """Checkpoints: from a Hub id, a local folder or the packaged MiniLM to a model that is wholly loaded.
 
 Weights are read from safetensors only, and no checkpoint may run code of its own. transformers is imported where a
-checkpoint is read or written: it takes longer than all the rest, and what serves an exported engine needs none of it.
+checkpoint is read or written: that takes seconds, and what serves an exported engine needs none of it.
 """
 
 from __future__ import annotations
