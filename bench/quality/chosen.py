@@ -26,10 +26,13 @@ def path_of(data: MovieLensName, protocol: ProtocolName) -> Path:
 
 
 def read(data: MovieLensName, protocol: ProtocolName) -> dict[str, Any]:
-    """``engine`` and ``peers`` (by name): what was chosen on validation; the defaults where nothing was."""
+    """``engine``, ``others`` (further engines beside it, by name) and ``peers`` (by name).
+
+    The engine's and the peers' are what was chosen on validation, and the defaults where nothing was.
+    """
     path = path_of(data, protocol)
     kept = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {"engine": kept.get("engine", {}), "peers": kept.get("peers", {})}
+    return {part: kept.get(part, {}) for part in ("engine", "others", "peers")}
 
 
 def tune_peers(task: Task, names: Sequence[str], data: MovieLensName) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bench.peers.outside import PYTHON
 from bench.quality import chosen
 from bench.quality.protocols import ProtocolName, Task, Ties, pose
 from bench.quality.report import Measured, write
-from bench.quality.systems import Answer, engine_answers, peer_answer
+from bench.quality.systems import SERVED, Answer, engine_answers, peer_answer
 from bench.sites import few_users, small_checkpoint
 from ranker.data import load_movielens
 from ranker.data.movielens import MovieLensName
@@ -32,7 +32,7 @@ def main(
     peers: Annotated[bool, typer.Option(help="Other libraries' systems, too; make peers sets some of them up.")] = True,
     leave_out: Annotated[list[str] | None, typer.Option(help="A peer to do without, by its name in the table.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings of the engine, YAML, in place of the chosen ones.")
+        Path | None, typer.Option(help="Settings of one engine, YAML, in place of the chosen ones.")
     ] = None,
     validation: Annotated[bool, typer.Option(help="Judge on the end of the training part: for choosing.")] = False,
     tune_peers: Annotated[bool, typer.Option(help="Choose the peers' settings on validation, and keep them.")] = False,
@@ -61,12 +61,18 @@ def main(
         interactions = few_users(interactions)
     settings = chosen.read(data, protocol)
     if config is not None:
-        settings["engine"] = ranker.EngineConfig.from_yaml(config).to_dict()
+        settings |= {"engine": ranker.EngineConfig.from_yaml(config).to_dict(), "others": {}}
     if tiny:
         checkpoint = small_checkpoint(out / "tiny-checkpoint")  # the tiny demo reads with the real one
-        settings = {"engine": {**TINY, "checkpoint": checkpoint}, "peers": {}}
+        tiny_engine = {**TINY, "checkpoint": checkpoint}
+        settings = {
+            "engine": tiny_engine,
+            "others": {"engine, ALS alone": {**tiny_engine, "sources": ["als"]}},
+            "peers": {},
+        }
     if validation:
         interactions = validation_part(interactions, items, protocol, ties)
+    kind = "validation" if validation else ties
     measured: list[Measured] = []
     clock = time.perf_counter()
     for seed in range(1 if tiny else seeds):
@@ -74,12 +80,14 @@ def main(
         if not measured:
             console.print(task.described, highlight=False)
         answers = engine_answers(task, settings["engine"], seed)
+        for name, other in settings["others"].items():
+            answers[name] = engine_answers(task, other, seed)[SERVED[protocol]]
         for name in names:
             answers[name] = peer(name, settings["peers"].get(name), task, seed)
         measured.append(Measured(task, answers))
-    about = {"settings": settings, "minutes": (time.perf_counter() - clock) / 60, "python": platform.python_version()}
-    kind = "validation" if validation else ties
-    write(measured, about, out / f"{data}-{protocol}-{kind}")
+        minutes = (time.perf_counter() - clock) / 60
+        about = {"settings": settings, "minutes": minutes, "python": platform.python_version()}
+        write(measured, about, out / f"{data}-{protocol}-{kind}")  # a run that is cut short leaves its whole seeds
 
 
 def peer(name: str, settings: dict[str, object] | None, task: Task, seed: int) -> Answer:

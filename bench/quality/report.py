@@ -12,8 +12,8 @@ import pandas as pd
 
 from bench.demo import console
 from bench.plots import dots
-from bench.quality.protocols import ProtocolName, Task
-from bench.quality.systems import Answer
+from bench.quality.protocols import Task
+from bench.quality.systems import SERVED, Answer
 from bench.tables import markdown, show, write_json
 from ranker.evaluation import (
     Evaluation,
@@ -24,13 +24,11 @@ from ranker.evaluation import (
     write_per_user,
     write_report,
 )
-from ranker.evaluation.evaluate import ENGINE, LASTING
 
 CUTOFFS = (5, 10, 20, 50)
 METRIC = "ndcg@10"
 KNOWN = (5, 10, 50, 200)  # events with which a group of lists begins
 SHOWN = ("hr@10", METRIC, "mrr@10", "ndcg@20", "recall@50", "coverage@10")
-SERVED: dict[ProtocolName, str] = {"loo": ENGINE, "temporal": LASTING, "prequential": ENGINE, "cold": LASTING}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

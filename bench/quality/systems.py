@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 import ranker
 from bench.peers import inside
 from bench.peers.outside import ranked_outside
-from bench.quality.protocols import Task
+from bench.quality.protocols import ProtocolName, Task
 from ranker.evaluation.evaluate import CANDIDATES, CROSS_ENCODER, ENGINE, LASTING, ranked_by_every_part
 from ranker.lasting import lasting_views
 from ranker.reranker import CrossEncoderReranker
@@ -28,7 +28,7 @@ K = 50  # items of a list
 TIMED = 200  # lists by which the time of one is taken
 RRF = "reciprocal rank fusion"
 FROZEN = "engine, without feedback"
-WITHOUT_SEQUENCE = "engine, without sequence"
+SERVED: dict[ProtocolName, str] = {"loo": ENGINE, "temporal": LASTING, "prequential": ENGINE, "cold": LASTING}
 LIKED_FROM = "liked_from"  # in any system's settings: stars from which a rating is a sign of liking to it
 
 
@@ -48,7 +48,7 @@ class Answer:
 
 
 def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[str, Answer]:
-    """What an engine and each of its parts answer, and an engine without the sequence source where there is one.
+    """What an engine and each of its parts answer.
 
     Args:
         task: The questions.
@@ -56,26 +56,6 @@ def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[s
         seed: Of everything random.
     """
     task, settings = reading(task, settings)
-    engine, answers = _fitted(task, settings, seed)
-    if task.protocol == "prequential":
-        answers[FROZEN] = Answer(without_feedback(engine, task), None, answers[ENGINE].list_ms)
-    engine.log.close()
-    if "sequence" in engine.config.sources and len(engine.config.sources) > 1:
-        others = [name for name in engine.config.sources if name != "sequence"]
-        less, without = _fitted(task, {**settings, "sources": others}, seed)
-        answers[WITHOUT_SEQUENCE] = without[ENGINE]
-        less.log.close()
-    return answers
-
-
-def reading(task: Task, settings: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
-    """The task as a system with these settings reads it, and the settings of the system itself."""
-    own = dict(settings)
-    least = own.pop(LIKED_FROM, None)
-    return (task if least is None else task.liked_from(least)), own
-
-
-def _fitted(task: Task, settings: Mapping[str, Any], seed: int) -> tuple[ranker.Engine, dict[str, Answer]]:
     clock = time.perf_counter()
     engine = ranker.fit(task.train, task.items, ranker.EngineConfig.from_dict({**settings, "seed": seed}))
     fit_s = time.perf_counter() - clock
@@ -87,9 +67,18 @@ def _fitted(task: Task, settings: Mapping[str, Any], seed: int) -> tuple[ranker.
     ranked = ranked_by_every_part(engine, task.asked, K, others)
     with one_core():
         times = list_times(engine, task, others)
-    return engine, {
-        name: Answer(items, fit_s if name == ENGINE else None, times[name]) for name, items in ranked.items()
-    }
+    answers = {name: Answer(items, fit_s if name == ENGINE else None, times[name]) for name, items in ranked.items()}
+    if task.protocol == "prequential":
+        answers[FROZEN] = Answer(without_feedback(engine, task), None, answers[ENGINE].list_ms)
+    engine.log.close()
+    return answers
+
+
+def reading(task: Task, settings: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
+    """The task as a system with these settings reads it, and the settings of the system itself."""
+    own = dict(settings)
+    least = own.pop(LIKED_FROM, None)
+    return (task if least is None else task.liked_from(least)), own
 
 
 def list_times(engine: ranker.Engine, task: Task, others: Mapping[str, Retriever]) -> dict[str, float]:
