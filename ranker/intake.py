@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from encoders.errors import InputError
+from ranker.data.times import US_PER_SECOND
 from ranker.feedback import EventLog, FeedbackPolicy, checked_events
 from ranker.feedback.acts import Acts
 from ranker.feedback.events import IMPRESSION, check_columns
@@ -18,7 +20,7 @@ from ranker.observations import Observations
 from ranker.users import LoggedActs, UserHistories
 from retrieval.catalogue import Catalogue
 from retrieval.ids import Ids
-from retrieval.interactions import Interactions
+from retrieval.interactions import Interactions, microseconds
 
 Refuse = Callable[[int, str], None]  # the row of an event that cannot be used, from 0, and why
 
@@ -86,7 +88,8 @@ class Intake:
         """Record events, all or none; how many were new."""
         counts = self._observations.events
         checked = checked_events(events, self._catalogue, self.users.base.users)
-        who = checked.loc[checked["kind"] != IMPRESSION, "user_id"].unique().tolist()
+        pairs = zip(checked["user_id"].tolist(), checked["kind"].tolist(), strict=True)
+        who = list(dict.fromkeys(user for user, kind in pairs if kind != IMPRESSION))
         before = self.users.acts(who)
         new = self.record(checked)
         counts.labels("new").inc(len(new))
@@ -151,6 +154,6 @@ class Intake:
                 added = np.setdiff1d(later.times, earlier.times)
                 late += int((added < earlier.times[-1]).sum())
         outcomes.labels("out of order").inc(late)
-        now = pd.Timestamp.now("UTC").tz_localize(None)
-        for lag in (now - new["datetime"]).dt.total_seconds():
-            self._observations.lag.observe(max(0.0, lag))
+        now = time.time()
+        for moment in microseconds(new["datetime"]).tolist():
+            self._observations.lag.observe(max(0.0, now - moment / US_PER_SECOND))

@@ -23,8 +23,8 @@ class Observations:
             weight to a newer verdict), "out of order" (older than what was known of the user).
         lists: Lists that were logged as shown.
         lag: Seconds from an act to its arrival.
-        seconds: Of the stages of an answer ("retrieve", "rerank"), of "feedback", of a learner's "step", and of fitting
-            sources again ("refit").
+        seconds: Of the stages of an answer ("retrieve", "rerank"), of "feedback", of a learner's "step" and the
+            "gradient" step in it, and of fitting sources again ("refit").
         learned: Steps of a learner by their outcome: "learned", "promoted", "dropped", "rolled back".
         refits: Sources that were fitted again, by what became of them: "served", "kept" (as they were).
         ndcg: NDCG@10 on the newest measured lists, of the weights "serving" and of the saved engine's, "frozen".

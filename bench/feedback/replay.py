@@ -36,6 +36,7 @@ class Replayed:
         feedback_s: Seconds of each rating's way into the log.
         pair_s: Seconds of a rating's way into the log and the next list of the same user.
         step_s: Seconds of each learning step of ``LEARNING``.
+        gradient_s: Seconds of their gradient steps alone, without the making of lessons and the measuring of weights.
         lists: Lists that were learned from in each.
         refit_s: Seconds of each time that ``REFITTING`` fitted its sources again, or tried to.
         refused: Events that the engine refused.
@@ -49,6 +50,7 @@ class Replayed:
     feedback_s: list[float] = field(default_factory=list)
     pair_s: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
+    gradient_s: float = 0.0
     lists: list[int] = field(default_factory=list)
     refit_s: list[float] = field(default_factory=list)
     refused: int = 0

@@ -13,7 +13,7 @@ US_PER_SECOND = 10**6
 
 # The range of nanosecond timestamps in whole years. A time outside it is a unit misread (milliseconds taken
 # for seconds land in the year 50,000), not an event that somebody logged.
-EARLIEST, END = pd.Timestamp("1678-01-01"), pd.Timestamp("2262-01-01")
+EARLIEST, END = (pd.Timestamp(day).as_unit("s") for day in ("1678-01-01", "2262-01-01"))
 
 
 def read_times(values: pd.Series, unit: TimeUnit) -> pd.Series:
@@ -28,9 +28,7 @@ def read_times(values: pd.Series, unit: TimeUnit) -> pd.Series:
         datetime64[us] in UTC without a zone; NaT where a value is none of these, or outside 1678 to 2261.
     """
     if pd.api.types.is_datetime64_any_dtype(values):
-        times = (
-            values.dt.tz_localize(None) if values.dt.tz is None else values.dt.tz_convert("UTC").dt.tz_localize(None)
-        )
+        times = values if values.dt.tz is None else values.dt.tz_convert("UTC").dt.tz_localize(None)
     elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         times = _from_numbers(values, unit)
     else:
@@ -38,8 +36,10 @@ def read_times(values: pd.Series, unit: TimeUnit) -> pd.Series:
         numbers = pd.to_numeric(strings, errors="coerce").astype("float64")
         times = pd.to_datetime(strings.mask(numbers.notna()), format="ISO8601", errors="coerce", utc=True)
         times = times.dt.tz_localize(None).astype("datetime64[us]").fillna(_from_numbers(numbers, unit))
-    read: pd.Series = times.where((times >= EARLIEST) & (times < END)).astype("datetime64[us]")
-    return read
+    moments = times.to_numpy()
+    inside = (moments >= EARLIEST.to_datetime64()) & (moments < END.to_datetime64())
+    read = np.where(inside, moments, np.datetime64("NaT")).astype("datetime64[us]")
+    return pd.Series(read, index=values.index, name=values.name)
 
 
 def _from_numbers(numbers: pd.Series, unit: TimeUnit) -> pd.Series:

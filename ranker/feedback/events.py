@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ DTYPES = {
     "event_id": "str", "kind": "str", "value": "float64", "datetime": "datetime64[us]", "source": "str",
     "list_id": "str", "score": "float64", "propensity": "float64", "version": "str",
 }  # fmt: skip
+Columns = dict[str, Any]  # each an array, as numpy or pandas has it
 AHEAD = pd.Timedelta(days=1)  # of this machine's clock: a later event is a mistake of whoever sent it
 
 
@@ -60,15 +61,15 @@ def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> 
     if events.empty:
         raise InputError("feedback: the table has no rows; pass at least one event.")
     check_columns(events)
-    # column by column: reading and setting those of a table takes most of the time of one event
-    events = events.reset_index(drop=True)
-    columns = {name: events[name] if name in events else pd.Series(np.nan, events.index) for name in COLUMNS}
+    # array by array: what pandas does around each takes most of the time of one event
+    nothing = np.full(len(events), np.nan)
+    columns: Columns = {name: events[name].to_numpy(object) if name in events else nothing for name in COLUMNS}
     for name in ("event_id", "user_id", "item_id", "kind"):
-        _refuse(columns[name].isna().to_numpy(), columns, f"{name} is missing")
-    columns["source"] = columns["source"].astype("object").where(columns["source"].notna(), "")
+        _refuse(_missing(columns[name]), columns, f"{name} is missing")
+    columns["source"] = np.where(_missing(columns["source"]), "", columns["source"])
     try:
         for name in ("event_id", "kind", "source", "list_id", "version"):
-            columns[name] = columns[name].astype("str")
+            columns[name] = pd.array(columns[name], dtype="str")
     except UnicodeEncodeError as error:
         raise InputError(f"feedback: {error.object!r} is no valid text ({error.reason}).") from error
     kind = columns["kind"].to_numpy(object)
@@ -78,24 +79,24 @@ def checked_events(events: pd.DataFrame, catalogue: Catalogue, users: IdMap) -> 
         near = difflib.get_close_matches(word, KINDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it must be one of {', '.join(KINDS)}"
         _refuse(unknown, columns, f"kind {word!r} is unknown ({hint})")
-    users.positions(columns["user_id"], "feedback: user_id")
-    columns["user_id"] = columns["user_id"].astype("int64" if users.are_integers else "str")
-    columns["item_id"] = pd.Series(catalogue.ids.at(catalogue.require(columns["item_id"], "feedback: item_id")))
+    users.positions(events["user_id"], "feedback: user_id")
+    columns["user_id"] = pd.array(columns["user_id"], dtype="int64" if users.are_integers else "str")
+    columns["item_id"] = catalogue.ids.at(catalogue.require(events["item_id"], "feedback: item_id")).array
 
-    given = columns["value"].notna().to_numpy() | np.isin(kind, MEASURED)
     value = _numbers(columns["value"])
-    columns["value"] = pd.Series(value)
-    _refuse(given & ~(np.isfinite(value) & (value >= 0)), columns, "value is not a finite number of at least 0")
-    columns["datetime"] = read_times(columns["datetime"], "s")
-    moment = columns["datetime"].to_numpy()
+    expected = ~_missing(columns["value"]) | np.isin(kind, MEASURED)
+    _refuse(expected & ~(np.isfinite(value) & (value >= 0)), columns, "value is not a finite number of at least 0")
+    columns["value"] = value
+    moment = read_times(events["datetime"], "s").to_numpy()
     _refuse(np.isnat(moment), columns, "datetime is no time between 1678 and 2261")
     latest = (pd.Timestamp.now("UTC").tz_localize(None) + AHEAD).to_datetime64()
     ahead: NDArray[np.bool_] = np.greater(moment, latest)
     _refuse(ahead, columns, "datetime is more than a day ahead of this machine's clock")
+    columns["datetime"] = moment
     if (kind == IMPRESSION).any() or any(name in events for name in OF_IMPRESSIONS):
         _check_impressions(columns)
-    table = pd.DataFrame(columns)
-    if columns["event_id"].is_unique:
+    table = pd.DataFrame(columns, copy=False)
+    if len(set(columns["event_id"])) == len(table):
         return table
 
     repeated = table[~table.duplicated() & table["event_id"].duplicated()]
@@ -121,33 +122,36 @@ def check_columns(events: pd.DataFrame) -> None:
             )
 
 
-def _check_impressions(columns: dict[str, pd.Series]) -> None:
+def _check_impressions(columns: Columns) -> None:
     shown = columns["kind"].to_numpy(object) == IMPRESSION
     for name in OF_IMPRESSIONS:
-        given = columns[name].notna().to_numpy()
+        given = ~_missing(columns[name])
         _refuse(given & ~shown, columns, f"{name} is given, which only an impression has,")
     for name in ("score", "propensity"):
-        given, numbers = columns[name].notna().to_numpy(), _numbers(columns[name])
-        columns[name] = pd.Series(numbers)
+        given, numbers = ~_missing(columns[name]), _numbers(columns[name])
+        columns[name] = numbers
         _refuse(given & ~np.isfinite(numbers), columns, f"{name} is not a finite number")
-    propensity, position = columns["propensity"].to_numpy(), columns["value"].to_numpy()
+    propensity, position = columns["propensity"], columns["value"]
     beyond = ~np.isnan(propensity) & ~((propensity > 0) & (propensity <= 1))
     _refuse(beyond, columns, "propensity is not above 0 and up to 1")
-    alone = shown & columns["list_id"].isna().to_numpy()
+    alone = shown & _missing(columns["list_id"])
     _refuse(alone, columns, "list_id is missing, without which an impression says nothing,")
     _refuse(shown & ~((position >= 1) & (position % 1 == 0)), columns, "value is no position in a list, 1 or more,")
 
 
-def _numbers(values: pd.Series) -> NDArray[np.float64]:
+def _missing(values: Any) -> NDArray[np.bool_]:
+    return np.asarray(pd.isna(values))
+
+
+def _numbers(values: NDArray[Any]) -> NDArray[np.float64]:
     """As float64; NaN where a value is no number."""
-    numbers: NDArray[np.float64] = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    return numbers
+    return np.asarray(pd.to_numeric(values, errors="coerce"), np.float64)
 
 
-def _refuse(bad: NDArray[np.bool_], columns: dict[str, pd.Series], problem: str) -> None:
+def _refuse(bad: NDArray[np.bool_], columns: Columns, problem: str) -> None:
     if bad.any():
         row = int(bad.argmax())
         raise InputError(
             f"feedback: {problem} in {int(bad.sum())} of {len(bad)} events (first: row {row}, event id "
-            f"{columns['event_id'].iloc[row]!r}). Mend or leave out those rows."
+            f"{columns['event_id'][row]!r}). Mend or leave out those rows."
         )

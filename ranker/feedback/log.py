@@ -96,7 +96,7 @@ class FeedbackLog:
         outcome = self._commits.ask(list(rows_of(events)))
         if isinstance(outcome, Exception):
             raise outcome
-        return events[outcome]
+        return events if all(outcome) else events[outcome]
 
     def check(self, events: pd.DataFrame) -> None:
         """Raise InputError where ``append`` would, for an event that is here with different content."""

@@ -77,7 +77,7 @@ def rows_of(events: pd.DataFrame) -> Iterator[Row]:
         if name == "datetime":
             columns.append(column.to_numpy("datetime64[us]").astype("int64").tolist())
         else:
-            columns.append([None if pd.isna(value) else value for value in column.tolist()])
+            columns.append([None if value != value else value for value in column.tolist()])  # NaN is not itself
     return zip(*columns, strict=True)
 
 

@@ -123,8 +123,11 @@ class Learner:
         outcome = self._decide()
         new = kept(lessons, self._joint.shape.max_events)
         old = self._memory.sample(round(self.config.replayed * len(new)))
-        if new and self._train(new, old):
-            self._memory.add(new)
+        if new:
+            with self.engine.observations.timed("gradient"):
+                taken = self._train(new, old)
+            if taken:
+                self._memory.add(new)
         self.counts["lists"] += len(new)
         self.counts["replayed lists"] += len(old)
         self._observe(outcome)

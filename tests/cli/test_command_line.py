@@ -27,16 +27,15 @@ def process(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
-def test_help_takes_less_than_a_second() -> None:
-    seconds = []  # of computing: the machine may be busy with something else
-    while len(seconds) < 4 and min(seconds, default=9.0) >= 1:
+def test_help_takes_little_more_than_the_libraries_that_write_it() -> None:
+    def seconds(*words: str) -> float:  # of computing: the machine may be busy with something else
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = process("--help")
+        subprocess.run([sys.executable, *words], env=ENVIRONMENT, capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.returncode == 0
-        assert "recommend" in done.stdout
-    assert min(seconds) < 1
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    times = [seconds("-m", "ranker", "--help") / seconds("-c", "import typer.rich_utils") for _ in range(5)]
+    assert min(times) < 1.5
 
 
 @pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["recommend"], ["fit", "--no-such-option"]])
