@@ -138,6 +138,6 @@ def walked(
     refitter = Refitter(engines[REFITTING], live.config.learning)
     poison = Poison(live.users.base.users, live.catalogue.ids) if poisoned else None
     found = replayed(live, learners, refitter, test, batch, poison)
-    found.gradient_s = engines[LEARNING].observations.snapshot()["ranker_seconds_sum"]["gradient"]
+    found.gradient_s = engines[LEARNING].observations.snapshot()["ranker_seconds_sum"].get("gradient", 0.0)
     refits = {f"sources {outcome}": count for outcome, count in refitter.counts.items()}
     return found, {**learners[LEARNING].counts, **refits}

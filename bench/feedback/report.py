@@ -74,11 +74,11 @@ def write(
     }  # fmt: skip
     if LEARNING in values:
         lists, seconds = sum(found.lists), sum(found.step_s)
+        in_steps = lists + counts.get("replayed lists", 0)
         figures |= {
             "new lists learned from, a second of learning": lists / max(seconds, 1e-9),
-            "lists in gradient steps, a second": (lists + counts["replayed lists"]) / max(seconds, 1e-9),
-            "lists in gradient steps, a second of these alone": (lists + counts["replayed lists"])
-            / max(found.gradient_s, 1e-9),
+            "lists in gradient steps, a second": in_steps / max(seconds, 1e-9),
+            "lists in gradient steps, a second of these alone": in_steps / max(found.gradient_s, 1e-9),
             "events taken, a second": counts["events"] / max(seconds, 1e-9),
             "seconds to fit the sources again, median": float(np.median(found.refit_s or [0.0])),
             **{f"learner: {name}": count for name, count in sorted(counts.items())},

@@ -64,12 +64,9 @@ def main(
         settings |= {"engine": ranker.EngineConfig.from_yaml(config).to_dict(), "others": {}}
     if tiny:
         checkpoint = small_checkpoint(out / "tiny-checkpoint")  # the tiny demo reads with the real one
-        tiny_engine = {**TINY, "checkpoint": checkpoint}
-        settings = {
-            "engine": tiny_engine,
-            "others": {"engine, ALS alone": {**tiny_engine, "sources": ["als"]}},
-            "peers": {},
-        }
+        engine = {**TINY, "checkpoint": checkpoint}
+        others = {"engine, ALS alone": {**engine, "sources": ["als"]}}
+        settings = {"engine": engine, "others": others, "peers": {}}
     if validation:
         interactions = validation_part(interactions, items, protocol, ties)
     kind = "validation" if validation else ties
