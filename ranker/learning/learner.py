@@ -188,7 +188,10 @@ class Learner:
             # where the cross-encoder does not serve, what does is the fused order
             fused = _ndcg(some, some.candidates.scores)
             serving = _ndcg(some, self._joint.score(inputs)) if split.gain.serves else fused
-            frozen = _ndcg(some, self._frozen.score(inputs)) if split.saved_gain.serves else fused
+            if self._joint.weights is self._joint.saved and split.gain.serves == split.saved_gain.serves:
+                frozen = serving
+            else:
+                frozen = _ndcg(some, self._frozen.score(inputs)) if split.saved_gain.serves else fused
             self.trial.add(serving, learned)
             self.watch.add(serving, frozen)
         return len(some)

@@ -196,20 +196,23 @@ class JointModel(nn.Module):
         context = context + self.kind(event_kinds) + self.level(event_levels)
         context = torch.cat([context, query_states.float() + self.query], dim=1)
         bias = torch.cat([event_bias, query_bias], dim=1)
-        shift = self.of_item(factors)  # of the first place alone
         if self.shape.joint_layers == 1:
-            states = self._single(rows[places[:, :, 0]], shift, context, bias)
+            states = self._single(rows[places[:, :, 0]], factors, context, bias)
         else:
-            states = self._several(rows, places, shift, context, bias)
+            states = self._several(rows, places, factors, context, bias)
         logits: Tensor = (self.head(states) + self.wide(features) + self.deep(features))[:, :, 0]
         return logits
 
-    def _single(self, rows: Tensor, shift: Tensor, context: Tensor, context_bias: Tensor) -> Tensor:
+    def _single(self, rows: Tensor, factors: Tensor, context: Tensor, context_bias: Tensor) -> Tensor:
         """The first place's states (U, K, dim) of items that were folded offline."""
         states, item = unpacked(rows[:, :, None, :], self.shape.layer)
-        return self._top(states[:, :, 0], item, shift, context, context_bias)
+        # The weights are multiplied first: one product of the factors' few columns for each candidate, not of dim.
+        asks = self.top.layer.query.weight @ self.of_item.weight
+        asked = item.queries + nn.functional.linear(factors, asks)[:, :, None, :]
+        item = Folded(asked, item.own, item.weight)
+        return self._top(states[:, :, 0] + self.of_item(factors), item, context, context_bias)
 
-    def _several(self, rows: Tensor, places: Tensor, shift: Tensor, context: Tensor, context_bias: Tensor) -> Tensor:
+    def _several(self, rows: Tensor, places: Tensor, factors: Tensor, context: Tensor, context_bias: Tensor) -> Tensor:
         """The first place's states (U, K, dim) from token states.
 
         What works on each token by itself works on the T tokens that are there; only attention needs them padded.
@@ -222,7 +225,7 @@ class JointModel(nn.Module):
         filled = (places.flatten() != 0).long()
         at = (filled.cumsum(0) * filled).reshape(users, items, length)
         first = (real % length == 0).float()[:, None]  # (T, 1) whether it is its item's first
-        shifts = first * shift.reshape(users * items, -1)[real // length]
+        shifts = first * self.of_item(factors).reshape(users * items, -1)[real // length]
         for joint in cast("list[JointLayer]", list(self.lower)):
             layer = joint.layer
             queries, keys, values = (_padded(part(tokens), at) for part in (layer.query, layer.key, layer.value))
@@ -236,13 +239,10 @@ class JointModel(nn.Module):
         states = _padded(tokens, at[:, :, :1])
         keys, values = (_padded(part(tokens), at) for part in (layer.key, layer.value))
         item = folded(layer, layer.query(states), keys, values, bias)
-        return self._top(states[:, :, 0], item, torch.zeros_like(states[:, :, 0]), context, context_bias)
+        return self._top(states[:, :, 0], item, context, context_bias)
 
-    def _top(self, states: Tensor, item: Folded, shift: Tensor, context: Tensor, context_bias: Tensor) -> Tensor:
-        layer = self.top.layer
-        asked = item.queries + nn.functional.linear(shift, layer.query.weight)[:, :, None, :]
-        attention = self.top.attend(Folded(asked, item.own, item.weight), context, context_bias)
-        return layer.finish(states + shift, attention[:, :, 0])
+    def _top(self, states: Tensor, item: Folded, context: Tensor, context_bias: Tensor) -> Tensor:
+        return self.top.layer.finish(states, self.top.attend(item, context, context_bias)[:, :, 0])
 
 
 def _padded(tokens: Tensor, at: Tensor) -> Tensor:
