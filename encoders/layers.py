@@ -100,10 +100,10 @@ class Layer(nn.Module):
 
     @classmethod
     def blank(cls, shape: LayerShape) -> Layer:
-        """A layer on CPU whose weights are still to be loaded: no random numbers are drawn for them."""
-        with torch.device("meta"):
-            layer = cls(shape)
-        return layer.to_empty(device="cpu")
+        """A layer whose weights are still to be loaded; the caller's random numbers go on as if it drew none."""
+        # Not on the meta device: torch would import much of its compiler for that, which is most of a start.
+        with torch.random.fork_rng(devices=[]):
+            return cls(shape)
 
     def heads(self, states: Tensor) -> Tensor:
         """(…, N, dim) cut into heads: (…, heads, N, dim / heads)."""

@@ -47,12 +47,6 @@ def test_nothing_heavy_is_imported_for_help_or_a_mistyped_command(words: list[st
     assert subprocess.run([sys.executable, "-c", check], env=ENVIRONMENT, capture_output=True).returncode == 0
 
 
-def test_an_engine_is_imported_without_what_only_checkpoints_training_and_exports_need() -> None:
-    slow = {"transformers", "torch._dynamo", "onnxruntime.transformers.optimizer", "scipy.stats"}
-    check = f"import sys; from ranker import Engine; sys.exit(not {slow}.isdisjoint(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", check], env=ENVIRONMENT, capture_output=True).returncode == 0
-
-
 def test_a_process_ends_with_the_exit_code() -> None:
     done = process("fitt")
     assert (done.returncode, done.stdout) == (2, "")

@@ -3,6 +3,8 @@
 import dataclasses
 import gc
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -158,6 +160,18 @@ def test_a_quantized_engine_is_trained_on_what_its_export_makes_of_items(quantiz
         loaded.save(tmp_path / "served")
     assert_same(before, tiny_engine.answers(loaded))
     assert list(temporary.iterdir()) == []
+
+
+def test_a_process_that_serves_imports_nothing_that_only_checkpoints_training_and_exports_need(quantized, tmp_path):
+    quantized.save(tmp_path / "served")
+    slow = {"transformers", "torch._dynamo", "sympy", "onnxruntime.transformers.optimizer", "scipy.stats"}
+    check = (
+        f"import sys, ranker; assert len(ranker.load(sys.argv[1]).recommend([{USERS[0]}], 5)) == 5; "
+        f"print({slow} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", check, tmp_path / "served"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_a_quantized_engine_leaves_no_files_behind(checkpoint, temporary):
