@@ -17,8 +17,8 @@ demo: $(READY)
 	$(BIN)/python -m bench demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow" -n 3 --dist loadfile
-	$(BIN)/python -m pytest -q -m slow -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -q -m "not slow" -n 3
+	$(BIN)/python -m pytest -q -m slow -n 3
 
 check: $(READY)
 	$(BIN)/ruff check .

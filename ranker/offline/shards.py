@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -44,8 +45,8 @@ def writers(model: Path, plan: Plan, count: int) -> ProcessPoolExecutor:
     kinds = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
     if "forkserver" in kinds:
-        # torch takes seconds, and so does what an encoder that was not exported is read with
-        context.set_forkserver_preload([__name__, "transformers.modeling_utils"])
+        # torch takes seconds, and so does what an encoder that was not exported is read with, here as there
+        context.set_forkserver_preload([__name__, *({"transformers.modeling_utils"} & sys.modules.keys())])
     return ProcessPoolExecutor(count, context, _begin, (model, plan))
 
 

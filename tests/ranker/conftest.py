@@ -10,6 +10,7 @@ import torch
 from tests_support import bound_by_permissions
 
 import ranker
+from encoders import ExportConfig
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,6 +34,19 @@ def saved(fitted, tmp_path_factory):
     """A folder that holds the fitted engine; no test may write to it."""
     folder = tmp_path_factory.mktemp("saved") / "model"
     fitted.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint, tmp_path_factory):
+    """A folder that holds an exported engine, whose processes import no transformers, which takes seconds.
+
+    No test may write to it.
+    """
+    exact = tiny_engine.config(checkpoint, export=ExportConfig(precisions=("fp32",), tolerance=0.9))
+    engine = ranker.fit(tiny_engine.interactions(), tiny_engine.items(), exact, progress=False)
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    ranker.export(engine, folder)
     return folder
 
 

@@ -1,9 +1,9 @@
 """Versions on disk: the old or the new one, however the writing ends."""
 
 import errno
+import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,50 +19,53 @@ from encoders.errors import ArtifactError
 from ranker.artifact import CURRENT, open_version, write_version
 
 KILLED = """
-import os, signal, sys, types
+import json, os, signal, sys, types
 from pathlib import Path
 for name in ("encoders", "ranker"):  # without what the whole packages import
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [str(Path(sys.argv[1]) / name)]
-from ranker.artifact import write_version
-root, number, step = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+from ranker.artifact import open_version, write_version
+from tiny_versions import content, writer
+root = Path(sys.argv[2])
 
-def write(folder):
-    (folder / "part").mkdir()
-    for name in ("a.bin", "part/b.bin", "part/c.bin"):
-        (folder / name).write_bytes(bytes([number]) * 20_000)
+def kill_at(step):
+    steps = 0
+    def count(event, _):
+        nonlocal steps
+        steps += event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+        if steps == step:
+            steps += 1  # the kill is an event too
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
 
-steps = 0
-def count(event, _):
-    global steps
-    steps += event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
-    if steps == step:
-        steps += 1  # the kill is an event too
-        os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(count)
-write_version(root, write)
+number, killed = 2, True
+while killed:
+    number += 1
+    child = os.fork()
+    if not child:
+        kill_at(2 * (number - 2))
+        write_version(root, writer(number))
+        os._exit(0)
+    killed = os.waitpid(child, 0)[1] == signal.SIGKILL
+    print(json.dumps([killed, number, content(open_version(root))]))
 """
 
 
-def killed_while_saving(root, number, step):
-    """Save in a process that kills itself at its ``step``-th file operation; whether it came that far."""
-    arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parents[3]), str(root), str(number), str(step)]
-    done = subprocess.run(arguments, check=False, timeout=60, stderr=subprocess.PIPE)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0
-
-
 def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_version(root):
-    serving, outcomes, number = 2, [], 3
-    while killed_while_saving(root, number, step=2 * (number - 2)):
-        found = content(open_version(root))
-        assert found in (serving, number)
-        outcomes.append(found == number)
-        serving, number = found, number + 1
+    arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parents[3]), str(root)]
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        arguments, check=False, timeout=120, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    saves = [json.loads(line) for line in done.stdout.splitlines()]
+    serving = [2, *(found for *_, found in saves)]
+    assert all(now in (before, number) for before, (_, number, now) in zip(serving, saves, strict=False))
+    outcomes = [found == number for _, number, found in saves]
     assert outcomes == sorted(outcomes)  # the old version up to one instant, the new one from there
-    assert set(outcomes) == {False, True}
-    assert len(outcomes) > 8
+    assert set(outcomes[:-1]) == {False, True}  # the last save came to its end
+    assert [killed for killed, *_ in saves] == [True] * (len(saves) - 1) + [False]
+    assert len(saves) > 8
     assert content(write_version(root, writer(99))) == 99  # what the killed left does no harm
     assert content(open_version(root)) == 99
 

@@ -8,7 +8,7 @@ from tiny_engine import events
 
 from ranker.spark import FeedbackSink
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]  # a Java machine is started once
+pytestmark = pytest.mark.slow
 
 SCHEMA = "event_id string, user_id long, item_id string, kind string, value double, datetime timestamp, list_id string"
 

@@ -16,9 +16,9 @@ from retrieval.catalogue import Catalogue
 from retrieval.ids import IdMap
 from retrieval.interactions import Interactions
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]  # a Java machine is started once
+pytestmark = pytest.mark.slow
 
-CONFIG = AlsConfig(factors=8, iterations=10, regularization=1.0, alpha=1.0)
+CONFIG = AlsConfig(factors=8, iterations=5, regularization=1.0, alpha=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_items_that_nobody_took_get_factors_from_their_texts(spark, items, log):
     vectors += 0.01 * rng.standard_normal(vectors.shape).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     seen = spark.createDataFrame(pa.Table.from_pandas(log[log["item_id"] != "i59"], preserve_index=False))
-    config = AlsConfig(factors=8, iterations=10, regularization=1.0, alpha=1.0, text_penalty=0.01)
+    config = AlsConfig(factors=8, iterations=5, regularization=1.0, alpha=1.0, text_penalty=0.01)
     without = fit_als(seen, items, config)
     assert not without.item_factors[59].any()
     filled = fit_als(seen, items, config, vectors=vectors)

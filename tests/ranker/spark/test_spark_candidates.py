@@ -16,7 +16,7 @@ from ranker.persistence import fingerprint
 from ranker.spark import candidates, write
 from ranker.spark.session import mapped
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]  # a Java machine is started once
+pytestmark = pytest.mark.slow
 
 K = 12
 
@@ -94,8 +94,7 @@ def test_an_unknown_user_of_a_table_fails_the_job_with_the_reason(spark, told):
 
 def test_a_user_may_have_any_id_that_the_engine_knows(spark, checkpoint, tmp_path):
     log = interactions().assign(user_id=lambda table: "u" + table["user_id"].astype(str))
-    engine = small_fit(checkpoint, items(), log)
-    engine.save(tmp_path / "strings")
+    engine = ranker.export(small_fit(checkpoint, items(), log), tmp_path / "strings").engine
     found = candidates(spark, engine, ["u100"], 5).toArrow().to_pandas()
     assert found["user_id"].tolist() == ["u100"] * 5
     assert found["rank"].tolist() == [1, 2, 3, 4, 5]

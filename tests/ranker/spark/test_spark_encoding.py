@@ -12,7 +12,7 @@ from ranker.tasks import retrieval_task
 from retrieval.catalogue import Catalogue
 from retrieval.interactions import Interactions
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]  # a Java machine is started once
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
