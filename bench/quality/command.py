@@ -17,7 +17,8 @@ from bench.peers.grids import GRIDS, combinations
 from bench.peers.outside import PYTHON
 from bench.quality import chosen
 from bench.quality.protocols import ProtocolName, Task, Ties, pose
-from bench.quality.report import Measured, write
+from bench.quality.report import write
+from bench.quality.seeds import Measured, keep, kept, key_of
 from bench.quality.systems import SERVED, Answer, engine_answers, peer_answer
 from bench.sites import few_users, small_checkpoint
 from ranker.data import load_movielens
@@ -70,21 +71,28 @@ def main(
     if validation:
         interactions = validation_part(interactions, items, protocol, ties)
     kind = "validation" if validation else ties
+    results = out / f"{data}-{protocol}-{kind}"
+    key = key_of(settings, names)
     measured: list[Measured] = []
-    clock = time.perf_counter()
     for seed in range(1 if tiny else seeds):
         task = pose(interactions, items, protocol, ties, seed)
         if not measured:
             console.print(task.described, highlight=False)
-        answers = engine_answers(task, settings["engine"], seed)
-        for name, other in settings["others"].items():
-            answers[name] = engine_answers(task, other, seed)[SERVED[protocol]]
-        for name in names:
-            answers[name] = peer(name, settings["peers"].get(name), task, seed)
-        measured.append(Measured(task, answers))
-        minutes = (time.perf_counter() - clock) / 60
-        about = {"settings": settings, "minutes": minutes, "python": platform.python_version()}
-        write(measured, about, out / f"{data}-{protocol}-{kind}")  # a run that is cut short leaves its whole seeds
+        path = results / f"seed-{seed}.npz"
+        found = kept(task, key, path)
+        if found is None:
+            clock = time.perf_counter()
+            answers = engine_answers(task, settings["engine"], seed)
+            for name, other in settings["others"].items():
+                answers[name] = engine_answers(task, other, seed)[SERVED[protocol]]
+            for name in names:
+                answers[name] = peer(name, settings["peers"].get(name), task, seed)
+            found = Measured(task, answers, (time.perf_counter() - clock) / 60)
+            keep(found, key, path)
+        else:
+            console.print(f"Seed {seed} was measured before, by the same code and settings: {path}.", highlight=False)
+        measured.append(found)
+        write(measured, {"settings": settings, "python": platform.python_version()}, results)
 
 
 def peer(name: str, settings: dict[str, object] | None, task: Task, seed: int) -> Answer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import pandas as pd
 
 from bench.demo import console
 from bench.plots import dots
-from bench.quality.protocols import Task
-from bench.quality.systems import SERVED, Answer
+from bench.quality.seeds import Measured
+from bench.quality.systems import SERVED
 from bench.tables import markdown, show, write_json
 from ranker.evaluation import (
     Evaluation,
@@ -31,14 +30,6 @@ KNOWN = (5, 10, 50, 200)  # events with which a group of lists begins
 SHOWN = ("hr@10", METRIC, "mrr@10", "ndcg@20", "recall@50", "coverage@10")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """What every system answered to the questions of one seed."""
-
-    task: Task
-    answers: dict[str, Answer]
-
-
 def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) -> None:
     """Show the table, and write Markdown, JSON, a plot, a page of HTML, and every system's per-user metrics.
 
@@ -49,6 +40,7 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     task = measured[0].task
+    minutes = sum(one.minutes for one in measured)
     served = SERVED[task.protocol]
     evaluation = judge(measured)
     table = summary(evaluation, measured)
@@ -70,6 +62,7 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
         "systems": table.to_dict("records"),
         "differences": differences.to_dict("records"),
         "slices": groups.to_dict("records"),
+        "minutes": minutes,
         **about,
     }
     write_json(figures, folder / "quality.json")
@@ -78,7 +71,7 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
     dots(means, "NDCG@10, 95 % interval over users", folder / "quality.svg")
     title = f"Ranking quality, {task.protocol}"
     write_report(folder / "quality.html", evaluation, title=title, described=described, baseline=served)
-    console.print(f"Written to {folder}, in {about['minutes']:.1f} minutes of fitting and ranking.")
+    console.print(f"Written to {folder}, in {minutes:.1f} minutes of fitting and ranking.")
 
 
 def judge(measured: Sequence[Measured]) -> Evaluation:

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.quality import seeds
 from bench.quality.protocols import ProtocolName, Task, Ties, pose
-from bench.quality.report import SERVED, Measured, by_history, judge, write
-from bench.quality.systems import Answer, K
+from bench.quality.report import by_history, judge, write
+from bench.quality.seeds import Measured, keep, kept, key_of
+from bench.quality.systems import SERVED, Answer, K
 from ranker.evaluation import read_per_user
 from retrieval.candidates import NO_ITEM
 
@@ -39,7 +41,7 @@ def measured(log: pd.DataFrame, protocol: ProtocolName, ties: Ties, seeds: int) 
         return {SERVED[protocol]: Answer(found, 2.0, 0.5), "other": Answer(missed, None, 0.25)}
 
     tasks = [pose(log, ITEMS, protocol, ties, seed) for seed in range(seeds)]
-    return [Measured(task, answers(task)) for task in tasks]
+    return [Measured(task, answers(task), 1.5) for task in tasks]
 
 
 def test_seeds_that_ask_for_lists_of_the_same_users_are_averaged_and_others_are_added(log) -> None:
@@ -67,7 +69,7 @@ def test_lists_are_told_apart_by_how_much_they_know(log, protocol, seeds) -> Non
 
 
 def test_every_file_is_written_and_tells_of_every_system(log, tmp_path) -> None:
-    write(measured(log, "loo", "file", 1), {"minutes": 1.0, "settings": {}}, tmp_path / "out")
+    write(measured(log, "loo", "file", 1), {"settings": {}}, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"quality.md", "quality.json", "quality.svg", "quality.html", "per-user.parquet"}
     told = json.loads((tmp_path / "out" / "quality.json").read_bytes())
@@ -76,3 +78,32 @@ def test_every_file_is_written_and_tells_of_every_system(log, tmp_path) -> None:
     assert set(read_per_user(tmp_path / "out" / "per-user.parquet").per_user) == {"engine", "other"}
     page = (tmp_path / "out" / "quality.md").read_text()
     assert "NDCG@10 by events that a list knows" in page
+    assert told["minutes"] == 1.5
+
+
+def test_a_seed_that_was_measured_is_read_again_by_the_same_code_and_settings_alone(log, tmp_path) -> None:
+    made = measured(log, "loo", "file", 1)[0]
+    key = key_of({"engine": {}}, ["implicit ALS"])
+    path = tmp_path / "out" / "seed-0.npz"
+    assert kept(made.task, key, path) is None
+    keep(made, key, path)
+    again = kept(made.task, key, path)
+    assert again is not None
+    assert again.minutes == made.minutes
+    assert list(again.answers) == list(made.answers)
+    for name, answer in made.answers.items():
+        assert (again.answers[name].items == answer.items).all()
+        assert (again.answers[name].fit_s, again.answers[name].list_ms) == (answer.fit_s, answer.list_ms)
+    assert kept(made.task, key_of({"engine": {"seed": 1}}, ["implicit ALS"]), path) is None
+    assert kept(made.task, key_of({"engine": {}}, []), path) is None
+    assert kept(made.task.some(5, 0), key, path) is None
+
+
+def test_code_that_changed_measures_anew(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(seeds, "ROOT", tmp_path)
+    (tmp_path / "ranker").mkdir()
+    (tmp_path / "ranker" / "engine.py").write_text("one")
+    before = key_of({}, [])
+    assert key_of({}, []) == before
+    (tmp_path / "ranker" / "engine.py").write_text("another")
+    assert key_of({}, []) != before
