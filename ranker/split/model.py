@@ -123,6 +123,15 @@ class JointLayer(nn.Module):
         return layer.finish(context, read.transpose(1, 2).flatten(-2))
 
 
+class Table(nn.Embedding):
+    """An embedding that draws nothing on the meta device, where torch would import its compiler to do it."""
+
+    def reset_parameters(self) -> None:
+        """Draw the table, if there is one."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class JointModel(nn.Module):
     """From an item's cached states, a user's events and query, and the retrieval scores to one logit per candidate.
 
@@ -140,16 +149,17 @@ class JointModel(nn.Module):
         dim = shape.layer.dim
         self.top = JointLayer(layers[-1])  # computes the first position only
         self.lower = nn.ModuleList(JointLayer(layer) for layer in layers[:-1])
-        self.kind = nn.Embedding(N_KINDS, dim, padding_idx=LOGGED)  # what feedback says beyond a logged event
-        self.level = nn.Embedding(LEVELS, dim)
-        self.age = nn.Embedding(shape.max_events, dim)
+        self.kind = Table(N_KINDS, dim, padding_idx=LOGGED)  # what feedback says beyond a logged event
+        self.level = Table(LEVELS, dim)
+        self.age = Table(shape.max_events, dim)
         self.query = nn.Parameter(torch.zeros(dim))  # what tells a query's tokens from events
         self.of_event = nn.Linear(shape.factors, dim, bias=False)
         self.of_item = nn.Linear(shape.factors, dim, bias=False)
         self.head = nn.Linear(dim, 1)
         self.wide = nn.Linear(shape.features, 1, bias=False)
         for table in (self.level.weight, self.age.weight, self.of_event.weight, self.of_item.weight):
-            nn.init.normal_(table, std=0.02)
+            if not table.is_meta:
+                nn.init.normal_(table, std=0.02)
         nn.init.zeros_(self.kind.weight)  # so a kind that no list holds reads as a logged event
         # Training starts from the fused order, the first feature, and from a head that adds nothing to it.
         nn.init.zeros_(self.head.weight)

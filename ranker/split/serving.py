@@ -20,6 +20,7 @@ from encoders import OnnxSession, open_session
 from encoders.choosing import Choice, choose, same_order
 from encoders.errors import ArtifactError, InputError
 from encoders.execution import QUICKLY_OPENED, Execution, Workload, open_execution
+from encoders.layers import Layer
 from ranker.split.inputs import JointInputs
 from ranker.split.model import JointModel, JointShape
 from ranker.split.tracing import LOGITS, empty_model, traced
@@ -84,7 +85,9 @@ class OnnxJoint:
 
     def model(self) -> JointModel:
         """A torch model with the weights that serve, to train on."""
-        model = empty_model(self.shape)
+        layers = [Layer.blank(self.shape.layer) for _ in range(self.shape.joint_layers)]
+        with torch.random.fork_rng(devices=[]):
+            model = JointModel(self.shape, layers)
         model.load_state_dict(self.weights)
         return model.eval()
 

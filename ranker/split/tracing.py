@@ -62,7 +62,7 @@ def _distinct(shape: JointShape) -> JointModel:
 
     Weights that start as copies, as those of the context do, would else be one for ever.
     """
-    model = empty_model(shape)
+    model = empty_model(shape).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
@@ -91,6 +91,6 @@ def _example(shape: JointShape) -> JointInputs:
 
 
 def empty_model(shape: JointShape) -> JointModel:
-    """A model whose weights are still to be loaded, as ``Layer.blank`` is a layer; or for their names and shapes."""
-    with torch.random.fork_rng(devices=[]):
-        return JointModel(shape, [Layer.blank(shape.layer) for _ in range(shape.joint_layers)])
+    """A model without memory, for the names and shapes of its weights: the sizes may be anything a file says."""
+    with torch.device("meta"):
+        return JointModel(shape, [Layer(shape.layer) for _ in range(shape.joint_layers)])
