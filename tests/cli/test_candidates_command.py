@@ -8,7 +8,7 @@ import pytest
 from small_site import N_USERS, Run
 from tests_support import needs_spark
 
-from ranker import Engine
+from ranker import Engine, load
 
 
 def expected(engine: Engine, users: list[int] | None = None) -> pd.DataFrame:
@@ -62,11 +62,14 @@ def test_a_folder_of_something_else_and_a_file_without_users_are_refused(
 
 
 @pytest.mark.slow
-def test_spark_gives_the_same_rows(model: Path, engine: Engine, tmp_path: Path, ranker: Run) -> None:
+def test_spark_gives_the_same_rows(model: Path, tmp_path: Path, ranker: Run) -> None:
     needs_spark()
-    out = tmp_path / "candidates"
-    words = ("candidates", model, "-k", "7", "--out", out, "--engine", "spark", "--master", "local[2]")
+    served, out = tmp_path / "served", tmp_path / "candidates"
+    assert ranker("export", model, "--out", served, "--precision", "fp32").code == 0  # Spark's processes start sooner
+    words = ("candidates", served, "-k", "7", "--out", out, "--engine", "spark", "--master", "local[2]")
+    engine = load(served)
     everybody = expected(engine)
+    engine.log.close()
     assert ranker(*words, "--json").json == {
         "written": {"folder": str(out), "rows": len(everybody), "version": "v0001"}
     }

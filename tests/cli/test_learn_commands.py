@@ -19,7 +19,7 @@ def learner(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = yaml.safe_load(shelf.config.read_text(encoding="utf-8"))
     settings["rerank"] = {
         "kind": "split",
-        "split": {"depth": 20, "events": 4, "quantized": False, "max_tokens": 16, "training": {"epochs": 1}},
+        "split": {"depth": 20, "events": 4, "max_tokens": 16, "training": {"epochs": 1}},
     }
     settings["learning"] = {
         "learning_rate": 0.003, "least_lists": 20, "most_lists": 100, "measured": 1.0, "user_share": 1.0,

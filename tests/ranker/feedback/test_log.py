@@ -92,13 +92,12 @@ def test_threads_lose_nothing_and_double_nothing(tmp_path):
 
 APPEND = """
 import sys
-sys.path[:0] = sys.argv[3:]
 from pathlib import Path
+import pandas as pd
 from ranker.feedback import FeedbackLog
-from test_log import numbered
-log = FeedbackLog(Path(sys.argv[1]))
-for n in range(20):
-    log.append(numbered(int(sys.argv[2]), 2, 2 * n))
+log, events = FeedbackLog(Path(sys.argv[1])), pd.read_pickle(sys.argv[2])
+for start in range(0, len(events), 2):
+    log.append(events[start : start + 2])
 """
 
 
@@ -119,10 +118,11 @@ def test_two_logs_on_one_file_lose_nothing(tmp_path):
 @pytest.mark.slow
 def test_processes_append_to_one_file(tmp_path):
     path = tmp_path / "log.sqlite"
-    started = [
-        subprocess.Popen([sys.executable, "-c", APPEND, str(path), str(me), *sys.path], stderr=subprocess.PIPE)
-        for me in range(2)
-    ]
+    started = []
+    for me in range(2):
+        numbered(me, 40).to_pickle(tmp_path / str(me))
+        command = [sys.executable, "-c", APPEND, path, tmp_path / str(me)]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE))
     for process in started:
         assert process.wait() == 0, process.stderr.read()
         process.stderr.close()
