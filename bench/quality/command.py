@@ -92,7 +92,7 @@ def main(
         else:
             console.print(f"Seed {seed} was measured before, by the same code and settings: {path}.", highlight=False)
         measured.append(found)
-        write(measured, {"settings": settings, "python": platform.python_version()}, results)
+    write(measured, {"settings": settings, "python": platform.python_version()}, results)
 
 
 def peer(name: str, settings: dict[str, object] | None, task: Task, seed: int) -> Answer:
