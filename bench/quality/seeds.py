@@ -38,10 +38,11 @@ class Measured:
 def key_of(settings: Mapping[str, Any], names: list[str]) -> str:
     """What must be the same for answers to be the same: code, libraries, settings, and which systems are asked."""
     code = hashlib.sha256()
-    for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    for path in sorted([*files, *ROOT.glob("constraints*.txt")]):  # which pin the peers' libraries, too
         code.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    parts = {"code": code.hexdigest(), "libraries": libraries(), "settings": settings, "peers": names}
-    return json.dumps(parts, sort_keys=True)
+    key = {"code": code.hexdigest(), "libraries": libraries(), "settings": settings, "peers": names}
+    return json.dumps(key, sort_keys=True)
 
 
 def keep(measured: Measured, key: str, path: Path) -> None:

@@ -24,26 +24,19 @@ from pathlib import Path
 for name in ("encoders", "ranker"):  # without what the whole packages import
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [str(Path(sys.argv[1]) / name)]
+sys.path.append(str(Path(sys.argv[1]) / "tests" / "ranker"))
+from killing import kill_at
 from ranker.artifact import open_version, write_version
 from tiny_versions import content, writer
 root = Path(sys.argv[2])
 
-def kill_at(step):
-    steps = 0
-    def count(event, _):
-        nonlocal steps
-        steps += event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
-        if steps == step:
-            steps += 1  # the kill is an event too
-            os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(count)
-
+OPERATIONS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 number, killed = 2, True
 while killed:
     number += 1
     child = os.fork()
     if not child:
-        kill_at(2 * (number - 2))
+        kill_at(2 * (number - 2), OPERATIONS)
         write_version(root, writer(number))
         os._exit(0)
     killed = os.waitpid(child, 0)[1] == signal.SIGKILL
@@ -53,10 +46,7 @@ while killed:
 
 def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_version(root):
     arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parents[3]), str(root)]
-    path = os.pathsep.join(sys.path)
-    done = subprocess.run(
-        arguments, check=False, timeout=120, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
+    done = subprocess.run(arguments, check=False, timeout=120, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     saves = [json.loads(line) for line in done.stdout.splitlines()]
     serving = [2, *(found for *_, found in saves)]
