@@ -85,7 +85,7 @@ def check_columns(table: pd.DataFrame, needed: Sequence[str], source: Source) ->
             raise InputError(
                 f"{source_name(source)} has no column {name!r}{_nearest(name, present)}. It has "
                 f"{', '.join(map(repr, present)) or 'no columns'}.{alone} Pass columns={{our name: their "
-                "name}} for what is called otherwise."
+                "name} for what is called otherwise."
             )
 
 
