@@ -219,7 +219,7 @@ class EngineConfig:
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
-    sources: Annotated[tuple[SourceName, ...], Field(min_length=1)] = ("als", "text", "popularity")
+    sources: Annotated[tuple[SourceName, ...], Field(min_length=1)] = ("als", "transitions", "text", "popularity")
     checkpoint: str = DEFAULT_CHECKPOINT
     encoder: TextEncoderConfig = TextEncoderConfig()
     als: AlsConfig = AlsConfig()

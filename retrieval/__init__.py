@@ -1,1 +1,1 @@
-"""Users to candidates: ALS, text search, popularity, and their fusion."""
+"""Users to candidates: ALS, transitions, text search, popularity, more sources to choose, and their fusion."""

@@ -44,16 +44,16 @@ class SequenceConfig:
         refit_rate: Its learning rate then, as a share of ``training.learning_rate``.
     """
 
-    dim: Annotated[int, Field(ge=1)] = 96
+    dim: Annotated[int, Field(ge=1)] = 128
     layers: Annotated[int, Field(ge=1)] = 2
-    heads: Annotated[int, Field(ge=1)] = 3
+    heads: Annotated[int, Field(ge=1)] = 4
     max_events: Annotated[int, Field(ge=1)] = 100
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     negatives: Annotated[int, Field(ge=1)] = 10_000
     validation_users: Annotated[int, Field(ge=1)] = 1000
     training: LoopConfig = LoopConfig(
-        epochs=12, batch_size=64, learning_rate=2e-3, averaging=0.998, evaluations_per_epoch=1, patience=4
+        epochs=12, batch_size=32, learning_rate=2e-3, averaging=0.999, evaluations_per_epoch=1, patience=4
     )
     refit_epochs: Annotated[float, Field(gt=0)] = 2
     refit_rate: Annotated[float, Field(gt=0)] = 0.25

@@ -17,7 +17,7 @@ def test_fit_saves_an_engine_of_what_the_files_hold(fitted: Fitted, shelf: Shelf
     told = fitted.result.json
     assert told["engine"]["saved"] == str(fitted.folder / "v0001")
     assert (told["engine"]["users"], told["engine"]["items"], told["engine"]["events"]) == (N_USERS, N_ITEMS, events)
-    assert set(told["engine"]["sources"]) == {"als", "text", "popularity"}
+    assert set(told["engine"]["sources"]) == {"als", "transitions", "text", "popularity"}
     assert told["engine"]["training"]["steps"] > 0
     log, log_report = read_interactions(shelf.interactions)
     items, items_report = read_items(shelf.items)

@@ -51,7 +51,8 @@ def test_it_equals_a_count_by_hand_of_what_is_recommended(honest, k):
 
 def test_every_source_and_both_stages_are_judged_on_the_same_users(honest):
     found = evaluate(honest, SPLIT.test)
-    assert list(found.per_user) == ["als", "text", "popularity", LASTING, CANDIDATES, CROSS_ENCODER, ENGINE]
+    sources = ["als", "transitions", "text", "popularity"]
+    assert list(found.per_user) == [*sources, LASTING, CANDIDATES, CROSS_ENCODER, ENGINE]
     users = [table["user_id"].tolist() for table in found.per_user.values()]
     assert all(one == users[0] for one in users)
     assert found.summary.index.tolist() == list(found.per_user)

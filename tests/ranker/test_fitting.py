@@ -49,9 +49,8 @@ def test_list_ndcg_is_the_discount_at_the_chosen_place():
 
 
 def test_given_weights_must_name_the_sources():
-    with pytest.raises(ConfigError, match=r"fusion\.weights names als, but the sources are als, text, popularity"):
+    sources = ("als", "transitions", "text", "popularity")
+    with pytest.raises(ConfigError, match=rf"fusion\.weights names als, but the sources are {', '.join(sources)}"):
         _given_weights(EngineConfig.from_dict({"fusion": {"weights": {"als": 1.0}}}))
-    assert _given_weights(EngineConfig.from_dict({"fusion": {"method": "rrf"}})) == dict.fromkeys(
-        ("als", "text", "popularity"), 1.0
-    )
+    assert _given_weights(EngineConfig.from_dict({"fusion": {"method": "rrf"}})) == dict.fromkeys(sources, 1.0)
     assert _given_weights(EngineConfig()) is None

@@ -81,12 +81,16 @@ def config(folder, **changes) -> EngineConfig:
 
 
 def split_config(folder, split=None, **changes) -> EngineConfig:
-    """The same with a split cross-encoder, by default over the encoder in torch."""
+    """The same with a split cross-encoder, by default over the encoder in torch.
+
+    Without transitions: these users' order is chance, and what learns from feedback is to see their tastes alone.
+    """
     training = JointTrainingConfig(
         holdout=2, newcomers=0, negatives=7, epochs=2, batch_size=16, learning_rate=2e-3, evaluations_per_epoch=1
     )
     settings = {"depth": 8, "events": 4, "quantized": False, "max_tokens": 16, "training": training}
-    return config(folder, rerank=RerankConfig(kind="split", split=SplitConfig(**(settings | (split or {})))), **changes)
+    rerank = RerankConfig(kind="split", split=SplitConfig(**(settings | (split or {}))))
+    return config(folder, **({"sources": ("als", "text", "popularity"), "rerank": rerank} | changes))
 
 
 def events(*rows: tuple, **columns) -> pd.DataFrame:

@@ -166,7 +166,7 @@ def test_candidates_of_everybody_come_in_blocks_and_equal_those_of_one(fitted, m
     assert [block["user_id"].nunique() for block in blocks] == [7] * 5 + [5]
     together = pd.concat(blocks)
     assert_rows_equal({user: whole[whole["user_id"] == user] for user in range(100, 140)}, together)
-    assert {"als", "text", "popularity"} <= set(together.columns)
+    assert {"als", "transitions", "text", "popularity"} <= set(together.columns)
 
 
 def test_inputs_are_left_unchanged(fitted):

@@ -79,7 +79,7 @@ def test_only_who_has_liked_something_has_them(engine):
 def test_other_answers_have_no_such_column(fitted):
     plain = ["user_id", "item_id", "score", "rank"]
     assert fitted.rank(100, ["i1", "i2"]).columns.tolist() == plain
-    assert next(fitted.candidates([100], 3)).schema.names == [*plain, "als", "text", "popularity"]
+    assert next(fitted.candidates([100], 3)).schema.names == [*plain, "als", "transitions", "text", "popularity"]
     assert fitted.similar_items(["i1"]).columns.tolist() == ["item_id", "similar_item_id", "score", "rank"]
 
 

@@ -28,7 +28,7 @@ ARRIVED = "i59"
 def without_one(checkpoint, tmp_path):
     """An engine that was fitted when nobody had taken one of its items yet."""
     log = interactions()
-    fusion = FusionConfig(depth=15, weights={"als": 1, "text": 0.1, "popularity": 1})
+    fusion = FusionConfig(depth=15, weights={"als": 1, "transitions": 0.5, "text": 0.1, "popularity": 1})
     settings = config(checkpoint, rerank=RerankConfig(enabled=False), fusion=fusion)
     engine = ranker.fit(log[log["item_id"] != ARRIVED], items(), settings, progress=False)
     engine.save(tmp_path / "arrival")

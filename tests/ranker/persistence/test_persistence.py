@@ -39,7 +39,7 @@ def test_saving_again_changes_no_answer(engine, tmp_path):
 
 def test_weights_of_short_histories_are_kept(engine, tmp_path):
     engine.retriever.short = {
-        3: {"als": 0.25, "text": 0.0, "popularity": 1 / 3},
+        3: {"als": 0.25, "transitions": 0.5, "text": 0.0, "popularity": 1 / 3},
         2: dict.fromkeys(engine.retriever.sources, 1.0),
     }
     engine.save(tmp_path / "model")
@@ -54,6 +54,7 @@ def test_weights_of_short_histories_are_kept(engine, tmp_path):
 def test_arrays_stay_memory_mapped(engine):
     mapped = [
         engine.retriever.sources["als"].item_factors,
+        engine.retriever.sources["transitions"].weights.data,
         engine.retriever.sources["text"].vectors,
         engine.retriever.sources["popularity"].item_scores,
         *(getattr(engine.users.base.histories, name) for name in ("indptr", "items", "weights", "times")),

@@ -16,6 +16,7 @@ def files():
     parts += ["users/ids.arrow", "users/keys.npy", "users/places.npy"]
     parts += [f"users/{name}.npy" for name in ("indptr", "items", "weights", "times", "kinds")]
     parts += [f"sources/als/{name}" for name in ("config.json", "item_factors.npy")]
+    parts += [f"sources/transitions/{name}" for name in ("config.json", "indptr.npy", "indices.npy", "data.npy")]
     parts += [f"sources/text/{name}" for name in ("config.json", "index.json", "vectors.npy")]
     parts += ["sources/popularity/item_scores.npy", "reranker/blend.json", "reranker/gain.json"]
     model = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
@@ -127,18 +128,19 @@ def test_a_calibration_that_no_fit_could_find_is_refused(model, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"weights": {"als": 1.0}},
-        {"weights": {"als": -1.0, "text": 1.0, "popularity": 1.0}},
-        {"weights": {"als": "NaN", "text": 1.0, "popularity": 1.0}},
-        {"short": {"5": {"als": 1.0}}},
-        {"short": {"few": {"als": 1.0, "text": 1.0, "popularity": 1.0}}},
-        {"long": {}},
+        lambda weights: {"weights": {"als": 1.0}},
+        lambda weights: {"weights": weights | {"als": -1.0}},
+        lambda weights: {"weights": weights | {"als": "NaN"}},
+        lambda weights: {"short": {"5": {"als": 1.0}}},
+        lambda weights: {"short": {"few": weights}},
+        lambda weights: {"long": {}},
     ],
 )
 @pytest.mark.parametrize("name", ["fusion.json", "lasting.json"])
 def test_fusion_weights_that_no_fit_could_find_are_refused(model, name, change):
     path = model / "v0001" / name
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | change(found["weights"])))
     reseal(model / "v0001")
     with pytest.raises(ArtifactError, match=f"v0001/{name}: ") as caught:
         ranker.load(model)

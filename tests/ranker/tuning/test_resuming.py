@@ -14,6 +14,7 @@ from tests_support import file_limit
 from tiny_tuning import SPACE
 
 from encoders.errors import ArtifactError, InputError
+from ranker import EngineConfig
 from ranker.evaluation import Backtest
 from ranker.tuning import SearchSpace, tune
 
@@ -95,7 +96,7 @@ def test_a_trial_whose_process_was_killed_is_made_again(checkpoint, storage):
 
 def test_failed_trials_are_kept_with_their_reason_and_count(checkpoint, tmp_path, caplog):
     caplog.set_level(logging.INFO, "ranker")
-    weights = {"choices": [{"als": 1.0, "text": 1.0, "popularity": 1.0}, {"als": 1.0}]}
+    weights = {"choices": [dict.fromkeys(EngineConfig().sources, 1.0), {"als": 1.0}]}
     space = tiny_tuning.space(checkpoint, {"fusion.weights": weights})
     first = tiny_tuning.search(space, trials=5, storage=tmp_path / "study.sqlite")
     caplog.clear()

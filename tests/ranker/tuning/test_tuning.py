@@ -98,13 +98,14 @@ def test_the_plot_shows_every_trial_the_best_so_far_and_what_mattered(tuned):
 
 
 def test_settings_that_do_not_go_together_fail_their_trial_and_not_the_study(checkpoint):
-    weights = {"choices": [{"als": 1.0, "text": 1.0, "popularity": 1.0}, {"als": 1.0}]}
+    alike = dict.fromkeys(EngineConfig().sources, 1.0)
+    weights = {"choices": [alike, {"als": 1.0}]}
     found = tiny_tuning.search(tiny_tuning.space(checkpoint, {"fusion.weights": weights}), trials=5)
     failed = found.trials[found.trials["state"] == "failed"]
     assert 0 < len(failed) < len(found.trials) == 5
-    assert failed["error"].str.startswith("fusion.weights names als, but the sources are als, text, popularity").all()
+    assert failed["error"].str.startswith("fusion.weights names als, but the sources are als, transitions, text,").all()
     assert failed["fusion.weights"].unique().tolist() == ['{"als": 1.0}']
-    assert found.chosen == {"fusion.weights": {"als": 1.0, "text": 1.0, "popularity": 1.0}}
+    assert found.chosen == {"fusion.weights": alike}
     assert found.importance == {}  # of five trials nothing can be said
     (course,) = draw(found).axes
     assert course.collections[1].get_offsets()[:, 0].tolist() == failed["trial"].tolist()
