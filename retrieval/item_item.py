@@ -81,22 +81,24 @@ class ItemItemRetriever:
         """
         scores = np.empty(items.shape, np.float32)
         for rows, block in requests.blocks():
-            scores[rows] = np.take_along_axis(self._scores(block.histories), items[rows], axis=1)
+            scores[rows] = self._scores(block.histories, items[rows])
         return np.where(items == NO_ITEM, np.float32(-np.inf), scores)
 
-    def _scores(self, histories: Histories) -> NDArray[np.float32]:
-        """Every item's score (U, I); a row of -inf where a history has no positive event."""
+    def _scores(self, histories: Histories, items: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """The score of given items (U, K), or of all (U, I); a row of -inf where a history has no positive event."""
         liked = histories.liked()
         strength = liked.recency(self._reading.half_life)
         if self._reading.weighted:
             strength = strength * liked.weights
         product = liked.matrix(strength, self.n_items) @ self.weights
         scores: NDArray[np.float32] = product.toarray() if sparse.issparse(product) else product
+        if items is not None:
+            scores = np.take_along_axis(scores, items, axis=1)
         scores[liked.lengths == 0] = -np.inf
-        if self._untaken is not None:
-            scores[:, self._untaken] = -np.inf
-        else:  # exactly 0 means that no item of the history has a weight to it; all weights may be too many to read
+        if self._untaken is None:  # of all weights, which may be too many to read, a 0 says that none leads there
             scores[scores == 0] = -np.inf
+        else:
+            np.copyto(scores, -np.inf, where=self._untaken if items is None else self._untaken[items])
         return scores
 
 
