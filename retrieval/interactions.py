@@ -50,9 +50,10 @@ class Interactions:
         weights = pd.to_numeric(frame["weight"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
         if len(bad):
+            first = frame["weight"].tolist()[bad[0]]  # as Python's own number, which reads as one
             raise InputError(
                 f"{name}: {len(bad)} of {len(frame)} weights are not finite numbers of at least 0 (first: "
-                f"{frame['weight'].iloc[bad[0]]!r} in row {bad[0]}). Leave those rows out; had and not liked is 0."
+                f"{first!r} in row {bad[0]}). Leave those rows out; had and not liked is 0."
             )
         for column in ("user_id", "datetime"):
             if frame[column].isna().any():
@@ -67,7 +68,7 @@ class Interactions:
         id_map = IdMap(pd.unique(frame["user_id"]) if users is None else users)
         rows = id_map.positions(frame["user_id"], f"{name}: user_id")
         if (rows < 0).any():
-            stranger = frame["user_id"].iloc[int((rows < 0).argmax())]
+            stranger = frame["user_id"].tolist()[int((rows < 0).argmax())]
             raise InputError(f"{name}: user {stranger!r} is not among the {len(id_map)} users asked for.")
         times = microseconds(frame["datetime"])
         return cls(id_map, Histories.from_rows(rows, items, weights.astype(np.float32), times, len(id_map)))

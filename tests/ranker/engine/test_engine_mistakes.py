@@ -52,7 +52,12 @@ ERRORS = {
     "a history with a missing item": (
         lambda e: e.recommend(history=HISTORY.assign(item_id=None)), "history: ids here are strings, but None is none",
     ),
-    "a weight below 0": (lambda e: e.recommend(history=HISTORY.assign(weight=-1)), "history: 5 of 5 weights"),
+    "a weight below 0": (
+        lambda e: e.recommend(history=HISTORY.assign(weight=-1)), r"history: 5 of 5 weights .*\(first: -1 in row 0\)",
+    ),
+    "a weight that is no number": (
+        lambda e: e.recommend(history=HISTORY.assign(weight=float("nan"))), r"5 of 5 weights .*\(first: nan in row 0\)",
+    ),
     "a history with texts for times": (
         lambda e: e.recommend(history=HISTORY.assign(datetime="2024")), "history: column 'datetime' holds str",
     ),
