@@ -157,12 +157,11 @@ class Engine:
         requests = Requests(histories, allowed, exclude_seen, self._read(query, len(ids)))
         blocks = requests.blocks()
         answers = [best_of(self, block, k, horizon, None if names is None else names[rows]) for rows, block in blocks]
-        items, scores, *more = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        told = dict(zip(("probability", "propensity"), more, strict=True))
-        table = answer_table(ids, self.catalogue.ids, items, scores, told)
+        items, scores, probabilities, propensities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         if names is not None:
-            self.intake.show(table, dict(zip(ids, names, strict=True)), self.version)
-        return table.drop(columns="propensity")
+            shown = answer_table(ids, self.catalogue.ids, items, scores, {"propensity": propensities})
+            self.intake.show(shown, dict(zip(ids, names, strict=True)), self.version)
+        return answer_table(ids, self.catalogue.ids, items, scores, {"probability": probabilities})
 
     def rank(
         self, user_id: Any, item_ids: Ids, *, query: str | None = None, on_unknown: OnUnknown = "popular"

@@ -21,6 +21,7 @@ from retrieval.histories import Histories
 from retrieval.storage import load_array, load_settings, save_settings
 
 TOGETHER = 64  # users who are folded in at once: of near as many items each, as they are taken in that order
+ONE_THREAD = 2**18  # multiplications up to which OpenBLAS leaves a product to the thread that asks for it
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -126,7 +127,7 @@ class AlsRetriever:
             start, stop = confidence.indptr[row], confidence.indptr[row + 1]
             factors = self.item_factors[confidence.indices[start:stop]].astype(np.float64)
             c = confidence.data[start:stop].astype(np.float64)
-            found[row] = np.linalg.solve(self._background + (factors.T * (c - 1)) @ factors, c @ factors)
+            found[row] = np.linalg.solve(self._background + _weighted_gram(factors, c - 1), c @ factors)
         return found
 
     def _of_few(self, confidence: sparse.csr_array, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -191,3 +192,17 @@ class AlsRetriever:
                 f"say {config.factors}. Save the engine again."
             )
         return cls(factors, config)
+
+
+def _weighted_gram(factors: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``Σ wᵢ yᵢyᵢᵀ`` of factors (n, d), a few at a time.
+
+    The BLAS spreads a larger product over threads that wait for one another, and where the cores are busy with
+    something else, a hundred times as long as the product takes.
+    """
+    weighted = factors * weights[:, None]
+    together = max(1, ONE_THREAD // factors.shape[1] ** 2)
+    gram = np.zeros((factors.shape[1], factors.shape[1]))
+    for start in range(0, len(factors), together):
+        gram += weighted[start : start + together].T @ factors[start : start + together]
+    return gram

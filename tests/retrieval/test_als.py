@@ -44,6 +44,16 @@ def test_fold_in_of_a_changed_history_with_recency_equals_a_dense_solve(als):
     np.testing.assert_allclose(recent.user_vectors(history)[0], dense_solve(recent, items, confidences), atol=1e-4)
 
 
+@pytest.mark.parametrize("n_items", [32, 64, 65, 200, 512])
+def test_fold_in_of_a_long_history_equals_a_dense_solve(n_items):
+    rng = np.random.default_rng(n_items)
+    als = AlsRetriever(rng.normal(size=(600, 32)).astype(np.float32), AlsConfig(factors=32, half_life=None))
+    items, weights = rng.permutation(600)[:n_items], rng.uniform(1, 5, n_items).astype(np.float32)
+    history = Histories.from_rows(np.zeros(n_items, np.int64), items, weights, np.arange(n_items), 1)
+    expected = dense_solve(als, items, 1 + als.config.alpha * weights)
+    np.testing.assert_allclose(als.user_vectors(history)[0], expected, atol=1e-4)
+
+
 def test_training_equals_implicit_on_the_same_confidences(als, histories):
     liked = histories.liked()
     confidence = sparse.csr_matrix(liked.matrix(1 + np.float32(0.7) * liked.weights, 60))
