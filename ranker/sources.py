@@ -37,7 +37,7 @@ SOURCES: Mapping[SourceName, Any] = {
 # those that take long to train, or read no events: they stay as they are between two fits
 STANDING: tuple[SourceName, ...] = ("text", "sequence")
 
-# those that know of lasting taste, and not only of what comes next
+# those that can tell what users come back for, and are quickly fitted once more to be weighed for that
 LASTING = tuple(name for name, source in SOURCES.items() if hasattr(source, "lasting"))
 
 

@@ -155,10 +155,10 @@ class Source(Retriever, Protocol):
 
 @runtime_checkable
 class TasteSource(Source, Protocol):
-    """A source that knows of lasting taste, and not only of what comes next."""
+    """A source that can tell what users come back for, and not only what comes next."""
 
     def lasting(self) -> Source:
-        """The same source reading a history as lasting taste, in which every event counts the same."""
+        """The same source as it tells that best: where it knows of taste, every event of a history counts the same."""
         ...
 
 

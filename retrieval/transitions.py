@@ -82,6 +82,10 @@ class TransitionRetriever(ItemItemRetriever):
 
         return cls(strongest_by_block(n_items, config.neighbours, block_weights), config)
 
+    def lasting(self) -> TransitionRetriever:
+        """Itself: what a user is about now tells of the coming weeks what the whole of their past does not."""
+        return self
+
     def save(self, folder: Path) -> None:
         """Write the weights and the settings into this empty folder."""
         save_weights(self.weights, folder)

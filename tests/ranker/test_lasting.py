@@ -51,8 +51,15 @@ def test_a_view_gives_every_event_of_a_history_the_same_say(engine):
             assert not np.allclose(*usual, atol=1e-3), name
 
 
-def test_sources_of_what_comes_next_have_no_lasting_view():
-    assert set(SOURCES) - set(LASTING) == {"transitions", "sequence"}
+def test_every_source_but_the_sequence_has_a_lasting_view():
+    assert set(SOURCES) - set(LASTING) == {"sequence"}
+
+
+def test_transitions_read_the_newest_events_for_the_coming_weeks_too(checkpoint):
+    config = tiny_engine.config(checkpoint, sources=("transitions", "popularity"), rerank=RerankConfig(enabled=False))
+    engine = ranker.fit(tiny_engine.interactions(), tiny_engine.items(), config, progress=False)
+    assert set(engine.lasting.sources) == {"transitions", "popularity"}
+    assert engine.lasting.sources["transitions"] is engine.retriever.sources["transitions"]
 
 
 def test_weights_favour_the_source_that_knows_what_users_come_back_for(engine):
@@ -80,7 +87,7 @@ def test_nothing_after_the_instant_takes_part_in_what_proposes(engine, monkeypat
 def test_too_few_users_who_came_back_leave_the_weights_alone(checkpoint):
     config = tiny_engine.config(checkpoint, lasting=LastingConfig(least_users=3))
     assert learn_lasting_weights(LOG, np.eye(N_ITEMS, dtype=np.float32), config) == {
-        "als": 1.0, "text": 1.0, "popularity": 1.0,
+        "als": 1.0, "transitions": 1.0, "text": 1.0, "popularity": 1.0,
     }  # fmt: skip
 
 
@@ -97,7 +104,7 @@ def test_recommendations_for_the_lasting_horizon_are_the_views_own(engine, tmp_p
 
 
 @pytest.mark.parametrize(
-    "changes", [{"lasting": LastingConfig(enabled=False)}, {"sources": ("transitions",)}], ids=["off", "no source"]
+    "changes", [{"lasting": LastingConfig(enabled=False)}, {"sources": ("sequence",)}], ids=["off", "no source"]
 )
 def test_an_engine_without_the_view_says_so(checkpoint, changes, tmp_path):
     config = tiny_engine.config(checkpoint, rerank=RerankConfig(enabled=False), **changes)
