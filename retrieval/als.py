@@ -197,8 +197,8 @@ class AlsRetriever:
 def _weighted_gram(factors: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """``Σ wᵢ yᵢyᵢᵀ`` of factors (n, d), a few at a time.
 
-    The BLAS spreads a larger product over threads that wait for one another, and where the cores are busy with
-    something else, a hundred times as long as the product takes.
+    The BLAS spreads a larger product over threads that wait for one another: where the cores are busy with something
+    else, far longer than the product takes.
     """
     weighted = factors * weights[:, None]
     together = max(1, ONE_THREAD // factors.shape[1] ** 2)
