@@ -199,11 +199,12 @@ def inner_products(
 ) -> NDArray[np.float32]:
     """Each row's vector (U, d) times the rows of a table (I, d) at its own items (U, K): (U, K).
 
-    A row at a time, since the vectors of all rows' items at once would be gigabytes.
+    A row at a time, since the vectors of all rows' items at once would be gigabytes; and each product by itself, since
+    a product of matrices rounds by the place of a row in it: equal items have equal products, wherever they stand.
     """
     products = np.empty(items.shape, np.float32)
     for row, at in enumerate(items):
-        np.matmul(table[at], vectors[row], out=products[row])
+        np.vecdot(table[at], vectors[row], out=products[row])
     return products
 
 

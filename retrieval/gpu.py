@@ -30,11 +30,11 @@ class GpuSearch:
         self._resources.setTempMemory(SCRATCH)
         self._index = faiss.index_cpu_to_gpu(self._resources, 0, index)
 
-    def search(self, queries: NDArray[np.float32], depth: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The inner products and items of ``depth`` nearest, MOST at most, both (U, depth), as FAISS gives them."""
+    def search(self, queries: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
+        """The ``depth`` nearest items, MOST at most, (U, depth), as FAISS gives them."""
         with self._searching:
-            products, items = self._index.search(queries, depth)
-        return products, items
+            items: NDArray[np.int64] = self._index.search(queries, depth)[1]
+        return items
 
 
 def on_gpu(index: faiss.Index) -> GpuSearch | None:

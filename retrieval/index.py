@@ -65,6 +65,7 @@ LEAST_ITEMS = 16 * 39  # of so many, FAISS says, the 16 values of a code are wel
 HNSW_LINKS = 32
 CODED_DIMS = 2  # dimensions that share a code of 4 bits
 RESCORED = 4  # items that are scored again for each that is asked for: the order of the codes is a rough one
+TIES = 16  # items beyond those asked for that other kinds score again: products of many queries at once are rounded
 # Points for each centre, and rounds, of k-means: a fraction of FAISS's time; effort wins back what recall that costs
 CENTRE_POINTS, CENTRE_ROUNDS = 64, 10
 # Share of the catalogue below which the allowed items are compared one by one: an approximate index walks past so
@@ -129,35 +130,31 @@ class VectorIndex:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The nearest items to each query (U, dim) among the allowed ones (I,).
 
+        More are found than asked for, and scored again each by itself: what a query gets does not depend on the others.
+
         Returns:
-            Items, and their inner products with the query, both (U, depth), best first; NO_ITEM and -inf where a row
-            runs out.
+            Items, and their inner products with the query, both (U, depth), best first and the lower item first among
+            equals; NO_ITEM and -inf where a row runs out.
         """
-        share = float(allowed.mean())
-        if share < NARROW:
-            within = np.flatnonzero(allowed)
-            places, products = top_k(queries @ self.vectors[within].T, depth)
-            return np.where(places == NO_ITEM, NO_ITEM, within[places] if len(within) else NO_ITEM), products
-        parameters = self._parameters(allowed, share)
-        if self.report.kind != "ivf":
-            if self._gpu is not None and share == 1 and depth <= MOST:
-                products, items = self._gpu.search(queries, depth)
-            else:
-                products, items = self._nearest(queries, depth, parameters)
-            return items, np.where(items == NO_ITEM, -np.inf, products).astype(np.float32)
-        items = self._nearest(queries, min(RESCORED * depth, len(self.vectors)), parameters)[1]
+        wanted = RESCORED * depth if self.report.kind == "ivf" else depth + TIES
+        items = self._nearest(queries, min(wanted, len(self.vectors)), allowed)
         products = inner_products(queries, self.vectors, items)
         products[items == NO_ITEM] = -np.inf
         order = np.lexsort((items, -products), axis=1)[:, :depth]
         return np.take_along_axis(items, order, axis=1), np.take_along_axis(products, order, axis=1)
 
-    def _nearest(
-        self, queries: NDArray[np.float32], depth: int, parameters: faiss.SearchParameters
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """As FAISS gives them, on no more threads than queries: waking others takes ten times a small search."""
+    def _nearest(self, queries: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Items (U, depth), in no certain order."""
+        share = float(allowed.mean())
+        if share < NARROW:
+            within = np.append(np.flatnonzero(allowed), NO_ITEM)  # the last one is what NO_ITEM, -1, stands at
+            return np.take(within, top_k(queries @ self.vectors[within[:-1]].T, depth)[0])
+        if self._gpu is not None and share == 1 and depth <= MOST:
+            return self._gpu.search(queries, depth)
+        # on no more threads than queries: waking others takes ten times a small search
         with _threads(max(1, min(len(queries), faiss.omp_get_max_threads()))):
-            products, items = self._index.search(queries, depth, params=parameters)
-        return products, items
+            items: NDArray[np.int64] = self._index.search(queries, depth, params=self._parameters(allowed, share))[1]
+        return items
 
     def _parameters(self, allowed: NDArray[np.bool_], share: float) -> faiss.SearchParameters:
         """Of a search among the allowed items: the fewer they are, the more of the others are passed by."""

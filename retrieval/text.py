@@ -84,9 +84,12 @@ class TextRetriever:
 
     def _search(self, requests: Requests, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         vectors = self.request_vectors(requests)
-        seen = int(requests.histories.lengths.max(initial=0)) if requests.exclude_seen else 0
-        depth = min(k + seen, len(self.vectors))  # so that k are left when what was seen is taken out
-        found, scores = self.index.search(vectors, depth, requests.allowed)
+        depths = self._depths(requests, k)
+        found = np.full((len(requests), depths.max(initial=0)), NO_ITEM, np.int64)
+        scores = np.full(found.shape, -np.inf, np.float32)
+        for depth in np.unique(depths):
+            rows = np.flatnonzero(depths == depth)
+            found[rows, :depth], scores[rows, :depth] = self.index.search(vectors[rows], int(depth), requests.allowed)
         scores[~vectors.any(axis=1)] = -np.inf
         if requests.exclude_seen:
             histories = requests.histories
@@ -100,6 +103,17 @@ class TextRetriever:
             np.pad(np.take_along_axis(found, order, axis=1), pad, constant_values=NO_ITEM),
             np.pad(np.take_along_axis(scores, order, axis=1), pad, constant_values=-np.inf),
         )
+
+    def _depths(self, requests: Requests, k: int) -> NDArray[np.int64]:
+        """How many items to search for, (U,), so that k are left when what was seen is taken out.
+
+        By powers of two, for few searches; never by the longest history of a batch, since an approximate index finds
+        others when it is asked for more.
+        """
+        if not requests.exclude_seen:
+            return np.full(len(requests), min(k, self.n_items))
+        seen = np.exp2(np.ceil(np.log2(np.maximum(requests.histories.lengths, 1)))).astype(np.int64)
+        return np.minimum(k + seen, self.n_items)
 
     def score(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cosine of given items (U, K); -inf for a request without a query or a positive event."""

@@ -67,10 +67,18 @@ def test_what_is_found_has_its_exact_product_and_comes_best_first(index, queries
     assert all(len(set(row)) == 50 for row in items.tolist())
 
 
-def test_a_batch_is_its_rows_one_by_one(index, queries):
-    every = np.ones(len(index.vectors), np.bool_)
-    one_by_one = np.concatenate([index.search(query[None], 50, every)[0] for query in queries])
-    assert np.mean(index.search(queries, 50, every)[0] == one_by_one) > 0.999  # equal products may be rounded apart
+@pytest.mark.parametrize("kind", ["flat", *APPROXIMATE])
+@pytest.mark.parametrize("share", [1.0, 0.3, NARROW / 2])
+def test_a_batch_is_its_rows_one_by_one(vectors, queries, kind, share):
+    twins = np.concatenate([vectors[:1000]] * 3)  # of which the last places take one and not another
+    index = VectorIndex.build(twins, IndexConfig(kind=kind, min_recall=0.9), seed=0)
+    assert index.report.kind == kind
+    allowed = np.random.default_rng(2).random(len(twins)) < share
+    for depth in (10, 50):
+        batch = index.search(queries, depth, allowed)
+        one_by_one = [index.search(query[None], depth, allowed) for query in queries]
+        for found, alone in zip(batch, zip(*one_by_one, strict=True), strict=True):
+            np.testing.assert_array_equal(found, np.concatenate(alone))
 
 
 @pytest.mark.parametrize("share", [0.1, NARROW / 2])

@@ -28,3 +28,22 @@ def test_a_narrow_filter_loses_nothing_in_any_index(vectors, kind, n_allowed):
     truth = np.argsort(-exact, axis=1, kind="stable")[:, :10]
     truth[:, n_allowed:] = NO_ITEM
     np.testing.assert_array_equal(source.retrieve(requests, 10).items, truth)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+@pytest.mark.parametrize("k", [1, 7, 40])
+def test_what_a_user_is_given_does_not_depend_on_the_longest_history_beside_it(vectors, kind, k):
+    twins = np.concatenate([vectors[:1000]] * 3)
+    source = TextRetriever.fit(twins, TextConfig(index=IndexConfig(kind=kind, min_recall=0.9)), seed=0)
+    assert source.index.report.kind == kind
+    lengths = np.append(np.arange(1, 24), 300)
+    items = np.random.default_rng(1).integers(len(twins), size=lengths.sum())
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    histories = Histories.from_rows(rows, items, np.ones(len(items), np.float32), np.arange(len(items)), len(lengths))
+    requests = Requests(histories, np.ones(len(twins), np.bool_))
+    batch = source.retrieve(requests, k)
+    assert (batch.items != NO_ITEM).all()
+    for row in range(len(requests)):
+        alone = source.retrieve(requests.take(np.array([row])), k)
+        np.testing.assert_array_equal(batch.items[row], alone.items[0])
+        np.testing.assert_array_equal(batch.scores[row], alone.scores[0])
