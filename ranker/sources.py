@@ -72,7 +72,7 @@ def fit_sources(
         "als": lambda: AlsRetriever.fit(histories, n_items, config.als, config.seed, vectors),
         "ease": lambda: EaseRetriever.fit(histories, n_items, config.ease),
         "neighbours": lambda: NeighbourRetriever.fit(histories, n_items, config.neighbours),
-        "transitions": lambda: TransitionRetriever.fit(histories, n_items, config.transitions),
+        "transitions": lambda: TransitionRetriever.fit(histories, n_items, config.transitions, config.seed, vectors),
         "sequence": sequence,
         "text": lambda: TextRetriever.fit(vectors, config.text, config.seed),
         "popularity": lambda: PopularityRetriever.fit(histories, n_items, config.popularity, vectors),

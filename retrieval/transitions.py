@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from scipy import sparse
 
+from retrieval.cold_start import shares_from_texts
 from retrieval.histories import Histories
 from retrieval.item_item import ItemItemConfig, ItemItemRetriever, shrunk, strongest_by_block
 from retrieval.storage import load_settings, load_weights, save_settings, save_weights
@@ -26,6 +28,8 @@ class TransitionConfig(ItemItemConfig):
             it follows anything, to this power. 0 gives the share of an item's followers.
         shrinkage: Transitions that halve the worth of a weight which rests on so many; 0 takes one for a rule.
         neighbours: Followers that are kept of each item, the strongest.
+        text_neighbours: Items of the nearest texts whose transitions, by shares, an item that nobody took gets
+            (``retrieval.cold_start``); 0 leaves it without.
         ties: What equal times of a user say of the order of events. "both" counts such a pair half in each direction,
             since the order in a file is then no doing of the user's; "order" takes the order as given.
     """
@@ -36,6 +40,7 @@ class TransitionConfig(ItemItemConfig):
     popularity_power: Annotated[float, Field(ge=0)] = 0.25
     shrinkage: Annotated[float, Field(ge=0)] = 0.0
     neighbours: Annotated[int, Field(ge=1)] = 200
+    text_neighbours: Annotated[int, Field(ge=0)] = 5
     ties: Literal["both", "order"] = "both"
 
 
@@ -65,16 +70,37 @@ class TransitionRetriever(ItemItemRetriever):
         self.config = config
 
     @classmethod
-    def fit(cls, histories: Histories, n_items: int, config: TransitionConfig) -> TransitionRetriever:
+    def fit(
+        cls,
+        histories: Histories,
+        n_items: int,
+        config: TransitionConfig,
+        seed: int = 0,
+        vectors: NDArray[np.float32] | None = None,
+    ) -> TransitionRetriever:
         """Count in users' positive events, whatever they weigh.
 
         Memory: 24 to 32 bytes for each distinct pair within the window, beside a few arrays of the log's length.
+
+        Args:
+            histories: Every user's.
+            n_items: Size of the catalogue.
+            config: The settings.
+            seed: Of the search for the nearest texts.
+            vectors: (I, dim) the items' text vectors, from which items that nobody took get their transitions.
         """
-        counts = _transition_counts(histories.liked(), n_items, config)
-        outgoing, incoming = counts.sum(axis=1), counts.sum(axis=0)
+        liked = histories.liked()
+        shares = sparse.eye_array(n_items, format="csr")
+        if vectors is not None:
+            events = np.bincount(liked.items, minlength=n_items)
+            shares = shares_from_texts(vectors, events, config.text_neighbours, seed)
+        counts = _transition_counts(liked, n_items, config)
+        incoming = counts.sum(axis=0) @ shares
+        counts = (shares.T @ counts).tocsr()
+        outgoing = counts.sum(axis=1)  # to what was taken: what goes to other items comes on top
 
         def block_weights(rows: slice) -> sparse.csr_array:
-            block = counts[rows]
+            block: sparse.csr_array = counts[rows] @ shares
             sources = np.repeat(outgoing[rows], np.diff(block.indptr))
             popularity = incoming[block.indices] ** config.popularity_power
             block.data = block.data * shrunk(block.data, config.shrinkage) / (sources * popularity)
