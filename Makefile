@@ -10,6 +10,7 @@ READY := .venv/ready
 EXTRAS := minilm,bench,test,lint,report,spark,tune
 
 export HF_HUB_OFFLINE := 1
+unexport PYTHONDONTWRITEBYTECODE  # tests start many processes, each of which would compile the libraries again
 
 .PHONY: demo test check peers clean
 

@@ -27,6 +27,7 @@ from ranker.evaluation import (
 CUTOFFS = (5, 10, 20, 50)
 METRIC = "ndcg@10"
 KNOWN = (5, 10, 50, 200)  # events with which a group of lists begins
+FIFTHS = ("first fifth", "second fifth", "third fifth", "fourth fifth", "last fifth")  # of a replay's lists
 SHOWN = ("hr@10", METRIC, "mrr@10", "ndcg@20", "recall@50", "coverage@10")
 
 
@@ -50,6 +51,9 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
     show(f"Means over lists; the engine's answer to this question is '{served}'", table)
     show(f"NDCG@10 of others less that of '{served}', by user", differences)
     sections = {"": table, "Paired differences by user": differences, "NDCG@10 by events that a list knows": groups}
+    if task.protocol == "prequential":
+        times = sections["NDCG@10 by time"] = by_time(evaluation, measured)
+        groups = pd.concat([groups, times], ignore_index=True)
     text = (
         f"{described}\n\nIntervals: 95 %, bootstrap over users. The engine's answer to this question is `{served}`.\n"
     )
@@ -122,3 +126,11 @@ def by_history(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataF
     lengths = np.concatenate([one.task.asked.lengths for one in measured])
     lists = len(next(iter(evaluation.lists.values())))  # of the first seed alone where every seed asks for the same
     return evaluation.sliced(history_groups(lengths[:lists], bounds=KNOWN))
+
+
+def by_time(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataFrame:
+    """NDCG@10 of every system over equal parts of a replay's lists, the oldest first: how what was fitted ages."""
+    times = np.concatenate([one.task.asked.log.times[one.task.asked.ends] for one in measured])
+    lists = len(next(iter(evaluation.lists.values())))  # of the first seed alone where every seed asks for the same
+    order = pd.Series(times[:lists]).rank(method="first")
+    return evaluation.sliced(pd.qcut(order, len(FIFTHS), labels=list(FIFTHS)).array)

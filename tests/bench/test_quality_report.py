@@ -1,6 +1,7 @@
 """What the quality benchmark writes of systems' lists, over seeds that ask for the same lists and over others."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from bench.quality import seeds
 from bench.quality.protocols import ProtocolName, Task, Ties, pose
-from bench.quality.report import by_history, judge, write
+from bench.quality.report import FIFTHS, by_history, by_time, judge, write
 from bench.quality.seeds import Measured, keep, kept, key_of
 from bench.quality.systems import SERVED, Answer, K
 from ranker.evaluation import read_per_user
@@ -66,6 +67,19 @@ def test_lists_are_told_apart_by_how_much_they_know(log, protocol, seeds) -> Non
     groups = {"1 to 4 events": known < 5, "5 to 9 events": (known >= 5) & (known < 10), "10 to 49 events": known >= 10}
     assert found["n_users"].to_dict() == {name: known.index[within].nunique() for name, within in groups.items()}
     assert (found["mean"] > table.loc["other"]["mean"]).all()
+
+
+def test_a_replay_is_told_apart_by_when_its_lists_were_asked_for(log) -> None:
+    made = measured(log, "prequential", "file", 1)
+    asked = made[0].task.asked
+    times = asked.log.times[asked.ends]
+    early = times <= np.median(times)
+    engine = made[0].answers["engine"]
+    made[0].answers["engine"] = replace(engine, items=np.where(early[:, None], engine.items, NO_ITEM))
+    found = by_time(judge(made), made).set_index(["system", "group"])["mean"]["engine"]
+    assert list(found.index) == list(FIFTHS)
+    assert found.iloc[:2].tolist() == [1, 1]
+    assert found.iloc[3:].tolist() == [0, 0]
 
 
 def test_every_file_is_written_and_tells_of_every_system(log, tmp_path) -> None:
