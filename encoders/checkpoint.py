@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
-from encoders.errors import ArtifactError, ConfigError, ExtraError
+from encoders.errors import ArtifactError, ConfigError, ExtraError, first_line
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -72,7 +72,7 @@ def load_config(folder: Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{folder / 'config.json'} cannot be used: {_first_line(error)}") from error
+        raise ArtifactError(f"{folder / 'config.json'} cannot be used: {first_line(error)}") from error
     if config.is_encoder_decoder:
         raise ConfigError(
             f"{folder} is an encoder-decoder ({config.model_type}), which has no single stack of "
@@ -92,7 +92,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception on a damaged tokenizer.json
-        raise ArtifactError(f"{folder} has no usable tokenizer: {_first_line(error)}") from error
+        raise ArtifactError(f"{folder} has no usable tokenizer: {first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ArtifactError(f"{folder} has a tokenizer without a fast version (no tokenizer.json can be made from it).")
     if tokenizer.pad_token is None:
@@ -128,7 +128,7 @@ def load_model(kind: ModelKind, folder: Path, config: PretrainedConfig) -> PreTr
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ArtifactError(f"{folder}: the weights cannot be loaded: {_first_line(error)}") from error
+        raise ArtifactError(f"{folder}: the weights cannot be loaded: {first_line(error)}") from error
     # a task model holds the transformer under this name, beside its head; a bare one is it
     prefix = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
     missing = sorted(
@@ -158,7 +158,7 @@ def resolve_device(device: str) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={device!r} cannot be used here: {_first_line(error)}") from error
+        raise ConfigError(f"device={device!r} cannot be used here: {first_line(error)}") from error
     return found
 
 
@@ -194,7 +194,7 @@ def _from_hub(checkpoint: str) -> Path:
             ) from error
         raise ArtifactError(
             f"{checkpoint} is no local folder and could not be downloaded from the Hugging Face Hub: "
-            f"{_first_line(error)} Check the name and the connection, or pass a local folder."
+            f"{first_line(error)} Check the name and the connection, or pass a local folder."
         ) from error
 
 
@@ -214,7 +214,3 @@ def quiet_transformers() -> Iterator[None]:
         log.set_verbosity(verbosity)
         if bars:
             log.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

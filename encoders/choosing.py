@@ -12,7 +12,7 @@ import onnx
 import scipy
 from numpy.typing import NDArray
 
-from encoders.errors import ConfigError
+from encoders.errors import ConfigError, first_line
 from encoders.execution import EXECUTIONS, Execution, Workload, open_execution, usable
 from encoders.session import CPU, OnnxSession
 
@@ -141,7 +141,7 @@ def _measured(
         opening_ms = 1e3 * (time.perf_counter() - start)
         median_ms = _median_ms(session, workload)
     except Exception as error:  # ONNX Runtime's error classes share no base, and what a device does is not foreseen
-        return Measurement(execution.name, str(error).splitlines()[0])
+        return Measurement(execution.name, first_line(error))
     if not all(np.isfinite(output).all() for answer in answers for output in answer):
         return Measurement(execution.name, "Its answers are not finite.", opening_ms, median_ms)
     difference = max(_difference(one, other) for one, other in zip(expected, answers, strict=True))

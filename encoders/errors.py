@@ -43,3 +43,8 @@ class BatchError(RankerError, RuntimeError):
 
 class ExtraError(RankerError, ImportError):
     """An optional dependency is not installed; the message holds the install command."""
+
+
+def first_line(error: BaseException) -> str:
+    """What somebody else's error says first, for a message of ours; its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

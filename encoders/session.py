@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from encoders.errors import ArtifactError, ConfigError
+from encoders.errors import ArtifactError, ConfigError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def open_session(
         )
         session = OnnxSession(loaded, path)
     except Exception as error:  # ONNX Runtime's error classes share no base but Exception
-        raise ArtifactError(f"{path} is not a graph that ONNX Runtime can run: {str(error).splitlines()[0]}") from error
+        raise ArtifactError(f"{path} is not a graph that ONNX Runtime can run: {first_line(error)}") from error
     logger.debug("%s runs on %s", path, session.provider)
     return session
 

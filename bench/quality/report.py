@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.demo import console
 from bench.plots import dots
@@ -46,14 +47,13 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
     evaluation = judge(measured)
     table = summary(evaluation, measured)
     differences = evaluation.comparisons(served).rename(columns={"mean_before": served, "mean_after": "system's"})
-    groups = by_history(evaluation, measured)
+    slices = {"NDCG@10 by events that a list knows": by_history(evaluation, measured)}
+    if task.protocol == "prequential":
+        slices["NDCG@10 by time"] = by_time(evaluation, measured)
     described = f"{task.described} Seeds: {len(measured)}; a list's metric is the mean over them."
     show(f"Means over lists; the engine's answer to this question is '{served}'", table)
     show(f"NDCG@10 of others less that of '{served}', by user", differences)
-    sections = {"": table, "Paired differences by user": differences, "NDCG@10 by events that a list knows": groups}
-    if task.protocol == "prequential":
-        times = sections["NDCG@10 by time"] = by_time(evaluation, measured)
-        groups = pd.concat([groups, times], ignore_index=True)
+    sections = {"": table, "Paired differences by user": differences, **slices}
     text = (
         f"{described}\n\nIntervals: 95 %, bootstrap over users. The engine's answer to this question is `{served}`.\n"
     )
@@ -65,7 +65,7 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
         "served": served,
         "systems": table.to_dict("records"),
         "differences": differences.to_dict("records"),
-        "slices": groups.to_dict("records"),
+        "slices": pd.concat(slices.values(), ignore_index=True).to_dict("records"),
         "minutes": minutes,
         **about,
     }
@@ -123,14 +123,17 @@ def summary(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataFram
 
 def by_history(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataFrame:
     """NDCG@10 of every system by how many events of its user a list knows."""
-    lengths = np.concatenate([one.task.asked.lengths for one in measured])
-    lists = len(next(iter(evaluation.lists.values())))  # of the first seed alone where every seed asks for the same
-    return evaluation.sliced(history_groups(lengths[:lists], bounds=KNOWN))
+    lengths = of_lists(evaluation, [one.task.asked.lengths for one in measured])
+    return evaluation.sliced(history_groups(lengths, bounds=KNOWN))
 
 
 def by_time(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataFrame:
     """NDCG@10 of every system over equal parts of a replay's lists, the oldest first: how what was fitted ages."""
-    times = np.concatenate([one.task.asked.log.times[one.task.asked.ends] for one in measured])
-    lists = len(next(iter(evaluation.lists.values())))  # of the first seed alone where every seed asks for the same
-    order = pd.Series(times[:lists]).rank(method="first")
+    times = of_lists(evaluation, [one.task.asked.log.times[one.task.asked.ends] for one in measured])
+    order = pd.Series(times).rank(method="first")
     return evaluation.sliced(pd.qcut(order, len(FIFTHS), labels=list(FIFTHS)).array)
+
+
+def of_lists(evaluation: Evaluation, by_seed: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """What is known of each list that was judged: by the first seed alone where every seed asks for the same lists."""
+    return np.concatenate(by_seed)[: len(next(iter(evaluation.lists.values())))]

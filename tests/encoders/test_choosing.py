@@ -8,6 +8,7 @@ import pytest
 from onnx import helper
 from small_graphs import FLOAT, attention, attention_feed, model
 
+from encoders import choosing
 from encoders.binding import Buckets
 from encoders.choosing import Choice, choose, same_order, within
 from encoders.errors import ConfigError
@@ -78,6 +79,21 @@ def test_one_that_cannot_be_opened_is_passed_over_with_the_reason():
     choice = choose(attention(), no_matrix, within(0.02), (PLAIN, BOUND), threads=1)
     assert choice.execution == "plain"
     assert choice.measurements[1].obstacle
+
+
+@pytest.mark.parametrize("message", ["", "\n"])
+def test_one_that_fails_without_a_word_is_not_chosen(monkeypatch, message):
+    opened = choosing.open_execution
+
+    def exhausted(model, execution, workload, *, threads):
+        if execution is HALF:
+            raise MemoryError(message)
+        return opened(model, execution, workload, threads=threads)
+
+    monkeypatch.setattr(choosing, "open_execution", exhausted)
+    choice, rows = chosen((HALF, PLAIN))
+    assert choice.execution == "plain"
+    assert rows["half"].obstacle == "MemoryError"
 
 
 def test_on_this_machine_every_execution_is_measured_or_has_a_reason():
