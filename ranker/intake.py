@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -44,7 +45,8 @@ class Intake:
         policy: FeedbackPolicy,
         observations: Observations,
     ) -> None:
-        self.users = UserHistories(interactions)
+        self._users = UserHistories(interactions)
+        self._process = os.getpid()
         self._catalogue = catalogue
         self._policy = policy
         self._observations = observations
@@ -53,10 +55,26 @@ class Intake:
         self._moving = False  # whether they have to wait
         self.use_log(log)
 
+    @property
+    def users(self) -> UserHistories:
+        """What everybody did, up to now.
+
+        Raises:
+            InputError: This process is a fork of the one that made the engine. The threads of the models did not come
+                along, and without them a question may never be answered.
+        """
+        if os.getpid() != self._process:
+            raise InputError(
+                f"This engine is of process {self._process}, of which this one ({os.getpid()}) is a fork, and the "
+                "threads of its models did not come along. Call ranker.load in each process, and in none that forks "
+                "afterwards: a model's files share memory."
+            )
+        return self._users
+
     def use_log(self, log: EventLog) -> None:
         """Know what this log holds, in place of the log so far, and keep feedback there from now on."""
         logged = LoggedActs(log, self._policy, self._catalogue.ids)
-        self.users = self.users.over(logged)
+        self._users = self._users.over(logged)
         self.log = log
 
     def take(self, events: pd.DataFrame, refuse: Refuse | None = None) -> int:
