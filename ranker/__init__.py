@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ranker.exporting import EngineExport, export
     from ranker.fitting import fit
     from ranker.persistence import load_engine as load
+    from ranker.updating import update_items
     from retrieval.catalogue import Between
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "export",
     "fit",
     "load",
+    "update_items",
 ]
 
 # A name is imported when it is first asked for: torch and transformers take seconds, which neither `ranker --help` nor
@@ -68,6 +70,7 @@ _HOMES = {
     "EngineConfig": "ranker.config",
     "fit": "ranker.fitting",
     "load": "ranker.persistence",
+    "update_items": "ranker.updating",
 }
 
 

@@ -29,7 +29,7 @@ from encoders.errors import ArtifactError
 from ranker.installed import libraries
 from retrieval.storage import replace_text, sync
 
-FORMAT = 5
+FORMAT = 6
 CURRENT = "CURRENT"
 MANIFEST = "manifest.json"
 LEFTOVER = re.compile(r"\.(CURRENT\.)?[0-9a-f]{32}\.tmp|v\d{4,}")

@@ -115,7 +115,8 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             log=engine.log,
             config=engine.config,
             training=engine.training,
-            calibration=engine.calibration,  # the gate keeps the scores near what it was fitted on
+            # the gate keeps the scores near what it was fitted on
+            calibration=engine.calibration if engine.reranker.orders_as_fitted else None,
         )
         save_engine(exported, Path(folder))
     engine = load_engine(folder)

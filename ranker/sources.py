@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders import Encoder
 from encoders.errors import ArtifactError
 from ranker.config import EngineConfig, SourceName
 from retrieval.als import AlsRetriever
@@ -79,6 +80,12 @@ def fit_sources(
         "trend": lambda: TrendRetriever.fit(histories, n_items, config.trend, vectors),
     }
     return {name: standing[name] if name in standing else build[name]() for name in config.sources}
+
+
+def text_vectors(sources: Mapping[str, Source], encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
+    """(I, dim) the items' text vectors: those that the text source searches, or else read anew."""
+    text = sources.get("text")
+    return text.vectors if isinstance(text, TextRetriever) else encoder.encode(texts)
 
 
 def save_sources(sources: Mapping[str, Source], folder: Path) -> None:

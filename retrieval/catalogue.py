@@ -66,6 +66,34 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def updated(self, items: pd.DataFrame) -> tuple[Catalogue, NDArray[np.int64]]:
+        """The catalogue as it is now: these rows in place of those of the same ids, and the others after all.
+
+        Args:
+            items: Rows as for the class, with the columns of this catalogue. Items that it leaves out stay as they are.
+
+        Returns:
+            The catalogue, in which every item keeps its position, and the positions of texts that this one lacks.
+
+        Raises:
+            InputError: The table cannot be used, or its columns are not those of the catalogue.
+        """
+        given = Catalogue(items).frame
+        odd = self.frame.columns.symmetric_difference(given.columns)
+        if len(odd):
+            here = "lacks" if odd[0] in self.frame.columns else "has"
+            raise InputError(
+                f"items: the table {here} the column {odd[0]!r}, unlike the catalogue, whose columns are "
+                f"{', '.join(self.frame.columns)}. Give it the same."
+            )
+        places = self.ids.positions(given["item_id"], "items: item_id")
+        known = places != UNKNOWN
+        rows = np.append(np.arange(len(self)), len(self) + np.flatnonzero(~known))
+        rows[places[known]] = len(self) + np.flatnonzero(known)
+        now = Catalogue(pd.concat([self.frame, given], ignore_index=True).iloc[rows])
+        changed = [row for row, text in enumerate(now.texts) if row >= len(self) or text != self.texts[row]]
+        return now, np.array(changed, np.int64)
+
     def require(self, item_ids: Ids, where: str) -> NDArray[np.int64]:
         """The positions of these ids.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -28,6 +29,7 @@ K = 50  # items of a list
 TIMED = 200  # lists by which the time of one is taken
 RRF = "reciprocal rank fusion"
 FROZEN = "engine, without feedback"
+TOLD_LATER = "engine, told of the films after its fit"
 SERVED: dict[ProtocolName, str] = {"loo": ENGINE, "temporal": LASTING, "prequential": ENGINE, "cold": LASTING}
 LIKED_FROM = "liked_from"  # in any system's settings: stars from which a rating is a sign of liking to it
 
@@ -71,6 +73,8 @@ def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[s
     if task.protocol == "prequential":
         answers[FROZEN] = Answer(without_feedback(engine, task), None, answers[ENGINE].list_ms)
     engine.log.close()
+    if task.protocol == "cold":
+        answers[TOLD_LATER] = Answer(told_later(task, settings, seed), None, answers[LASTING].list_ms)
     return answers
 
 
@@ -79,6 +83,20 @@ def reading(task: Task, settings: Mapping[str, Any]) -> tuple[Task, dict[str, An
     own = dict(settings)
     least = own.pop(LIKED_FROM, None)
     return (task if least is None else task.liked_from(least)), own
+
+
+def told_later(task: Task, settings: Mapping[str, Any], seed: int) -> NDArray[np.int64]:
+    """The lists of an engine that was fitted when the films that nobody rated were not there, and was told of them."""
+    config = ranker.EngineConfig.from_dict({**settings, "seed": seed})
+    rated = task.items["item_id"].isin(task.train["item_id"])
+    engine = ranker.fit(task.train, task.items[rated], config)
+    updated = ranker.update_items(engine, task.items[~rated])
+    found = updated.recommend(list(task.asked.users), K, horizon="lasting")
+    updated.log.close()
+    items = np.full((len(task.asked), K), NO_ITEM, np.int64)
+    rows = pd.Index(task.asked.users).get_indexer(found["user_id"])
+    items[rows, found["rank"] - 1] = task.catalogue.ids.positions(found["item_id"])
+    return items
 
 
 def list_times(engine: ranker.Engine, task: Task, others: Mapping[str, Retriever]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from ranker.cli.compare import compare
 from ranker.cli.evaluate import backtest, evaluate
 from ranker.cli.export import export
 from ranker.cli.feedback import feedback
-from ranker.cli.fit import data, fit
+from ranker.cli.fit import data, fit, update
 from ranker.cli.info import info
 from ranker.cli.learn import learn, rollback, status
 from ranker.cli.log import compact, forget, log
@@ -25,7 +25,7 @@ from ranker.cli.tune import tune
 
 PROGRAM = "ranker"
 GLOBAL_OPTIONS = frozenset({"--json", "--quiet", "-q", "--verbose", "-v", "--debug"})
-LONG_COMMANDS = frozenset({"data", "tune", "fit", "export", "backtest"})  # they say unasked how far they are
+LONG_COMMANDS = frozenset({"data", "tune", "fit", "update", "export", "backtest"})  # they say unasked how far they are
 
 
 class Command(TyperCommand):
@@ -92,7 +92,7 @@ def options(
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Make an engine": (data, tune, fit, export),
+    "Make an engine": (data, tune, fit, update, export),
     "Ask it": (recommend, rank, similar, candidates),
     "Teach it": (feedback, learn, rollback, status),
     "Keep its log": (log, compact, forget),

@@ -15,10 +15,12 @@ from ranker.cli.arguments import (
     ItemColumns,
     ItemsFile,
     LikedFrom,
+    Model,
     OnBadRows,
     Seed,
     Unit,
     column_names,
+    loaded,
 )
 from ranker.cli.info import engine_facts
 from ranker.cli.output import Output
@@ -102,6 +104,35 @@ def fit(
     facts = {"saved": version, **engine_facts(engine)}
     engine.log.close()
     output.show(engine=facts, **({"validation": [report.to_dict() for report in reports]} if output.as_json else {}))
+
+
+def update(
+    ctx: typer.Context,
+    model: Model,
+    items: ItemsFile,
+    item_columns: ItemColumns = None,
+    on_bad_rows: OnBadRows = "raise",
+) -> None:
+    """Let a saved engine know items that came, and items whose text or attributes changed.
+
+    The items need the columns of those that the engine was fitted on. What is left out stays as it is.
+    The sources are fitted again on everything that was logged; a whole fit takes many times as long.
+
+    Example:
+        ranker update model new-films.csv
+    """
+    import ranker
+    from ranker.data import read_items
+
+    output: Output = ctx.obj
+    table, report = read_items(items, column_names(item_columns), on_bad_rows=on_bad_rows)
+    output.note(str(report))
+    with loaded(model) as engine:
+        before = len(engine.catalogue)
+        updated = ranker.update_items(engine, table, progress=output.shows_progress)
+        version = updated.save(model)
+    new = len(updated.catalogue) - before
+    output.show(saved=version, items={"new": new, "others": len(table) - new, "all": len(updated.catalogue)})
 
 
 def _events(path: Path, time_unit: Any) -> pd.DataFrame:

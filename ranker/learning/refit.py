@@ -20,12 +20,11 @@ from ranker.learning.config import LearningConfig
 from ranker.learning.lessons import LessonMaker, Taken
 from ranker.learning.versions import Learned, base_of, serve_sources, versions_of
 from ranker.reranker import NO_GAIN, Gain
-from ranker.sources import STANDING, fit_sources
+from ranker.sources import STANDING, fit_sources, text_vectors
 from ranker.split.reranker import SplitReranker
 from ranker.users import LoggedActs, UserHistories
 from retrieval.candidates import Source
 from retrieval.fusion import FusedRetriever
-from retrieval.text import TextRetriever
 
 logger = logging.getLogger(__name__)
 
@@ -158,10 +157,7 @@ class Refitter:
     @cached_property
     def _vectors(self) -> NDArray[np.float32]:
         """(I, dim) the items' text vectors."""
-        text = self.engine.retriever.sources.get("text")
-        if isinstance(text, TextRetriever):
-            return text.vectors
-        return self.engine.encoder.encode(self.engine.catalogue.texts)
+        return text_vectors(self.engine.retriever.sources, self.engine.encoder, self.engine.catalogue.texts)
 
     def _gain(self, taken: Taken, sources: dict[str, Source]) -> Gain:
         """What sources add to the NDCG@10 of the order that is served; no user counts for more than a share."""

@@ -105,6 +105,11 @@ class PairReranker(CrossEncoderReranker):
         texts = PairTexts(catalogue.titles, catalogue.texts, config.context_items)
         return cls(cross_encoder, texts, config.depth, load_settings(Blend, folder / BLEND), gain)
 
+    def over(self, titles: Sequence[str], texts: Sequence[str]) -> PairReranker:
+        """The same cross-encoder over another catalogue, of these titles and texts."""
+        read = PairTexts(titles, texts, self.texts.context_items)
+        return PairReranker(self.cross_encoder, read, self.depth, self.blend, self.gain)
+
     def logits(self, requests: Requests, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cross-encoder's logit of given items (U, K); -inf beside NO_ITEM and where there is no context."""
         logits = np.full(items.shape, -np.inf, np.float32)

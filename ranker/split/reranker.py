@@ -88,6 +88,19 @@ class SplitReranker(CrossEncoderReranker):
         store = build_store(folder, texts, items.version, self.inputs.store.row_format, items.read)
         return SplitReranker(self.joint, self.inputs.over(store), items, self.depth, self.gain, self.query_gain)
 
+    def over(self, texts: Sequence[str], factors: NDArray[np.float32], folder: Path) -> SplitReranker:
+        """The same joint layers over another catalogue, whose states are kept in this empty folder.
+
+        Args:
+            texts: (I,) of its items; those that the store knows are not read again.
+            factors: (I, factors) collaborative vectors.
+            folder: Where the states are kept.
+        """
+        self.inputs.store.copy_to(folder)
+        store = build_store(folder, texts, self.items.version, self.inputs.store.row_format, self.items.read)
+        inputs = InputReader(store, factors, self.joint.shape)
+        return SplitReranker(self.joint, inputs, self.items, self.depth, self.gain, self.query_gain)
+
     def save(self, folder: Path) -> None:
         """Write joint layers, store and vectors into this empty folder."""
         self.joint.save(folder)

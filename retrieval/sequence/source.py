@@ -22,7 +22,8 @@ from retrieval.storage import load_array, load_settings, save_settings
 
 logger = logging.getLogger(__name__)
 
-TABLE, BIAS, WEIGHTS, SETTINGS = "items.npy", "bias.npy", "reader.safetensors", "config.json"
+TABLE, BIAS, PROJECTION = "items.npy", "bias.npy", "projection.npy"
+WEIGHTS, SETTINGS = "reader.safetensors", "config.json"
 
 
 class SequenceRetriever:
@@ -34,6 +35,7 @@ class SequenceRetriever:
     Args:
         table: (I, dim) representations of the items.
         bias: (I,) added to their scores.
+        projection: (dim, F) of what is known of an item, which is all that a new one is represented by.
         reader: What reads events.
         config: The settings that it was trained with.
         model: What was trained, to go on from; it is not saved.
@@ -43,12 +45,14 @@ class SequenceRetriever:
         self,
         table: NDArray[np.float32],
         bias: NDArray[np.float32],
+        projection: NDArray[np.float32],
         reader: EventReader,
         config: SequenceConfig,
         model: SequenceModel | None = None,
     ) -> None:
         self.table = table
         self.bias = bias
+        self.projection = projection
         self.config = config
         self.model = model
         self._reader = reader.eval().requires_grad_(False)
@@ -125,8 +129,19 @@ class SequenceRetriever:
         """A source from this model, trained in place by the settings ``now``; it keeps ``config``."""
         report = fit_sequence(model, histories, now, seed, progress)
         logger.info("Sequence: %d windows, best at step %d of %d.", report.examples, report.best_step, report.steps)
-        table, bias = model.representations()
-        return cls(table, bias, model.reader, config, model)
+        return cls(*model.representations(), model.reader, config, model)
+
+    def over(self, features: NDArray[np.float32]) -> SequenceRetriever:
+        """The same source over a catalogue that has grown.
+
+        Args:
+            features: (I + n, F) what is known of every item; of the last n, which are new, it is read.
+        """
+        new = features[self.n_items :]
+        units = new / np.maximum(np.linalg.norm(new, axis=1, keepdims=True), 1e-12)
+        table = np.concatenate([self.table, units @ self.projection.T])
+        bias = np.concatenate([self.bias, np.full(len(new), self.bias.mean())])
+        return SequenceRetriever(table, bias, self.projection, self._reader, self.config)
 
     def states(self, histories: Histories) -> NDArray[np.float32]:
         """The state (U, dim) after each row's newest event; zeros for a row without a positive event."""
@@ -172,6 +187,7 @@ class SequenceRetriever:
         """Write weights and settings into this empty folder."""
         np.save(folder / TABLE, self.table)
         np.save(folder / BIAS, self.bias)
+        np.save(folder / PROJECTION, self.projection)
         save_file(self._reader.state_dict(), folder / WEIGHTS)
         save_settings(self.config, folder / SETTINGS)
 
@@ -185,10 +201,13 @@ class SequenceRetriever:
         config = load_settings(SequenceConfig, folder / SETTINGS)
         table = load_array(folder / TABLE, np.float32, ndim=2)
         bias = load_array(folder / BIAS, np.float32, ndim=1)
-        if config.dim % config.heads or table.shape != (len(bias), config.dim):
+        projection = load_array(folder / PROJECTION, np.float32, ndim=2)
+        of_dim = table.shape == (len(bias), config.dim) and len(projection) == config.dim
+        if config.dim % config.heads or not of_dim:
             raise ArtifactError(
-                f"{folder}: a table of {table.shape}, {len(bias)} biases and settings with {config.heads} heads of a "
-                f"dim of {config.dim} do not belong together. Save the engine again."
+                f"{folder}: a table of {table.shape}, {len(bias)} biases, a projection of {projection.shape} and "
+                f"settings with {config.heads} heads of a dim of {config.dim} do not belong together. Save the engine "
+                "again."
             )
         reader = EventReader(config)
         try:
@@ -200,7 +219,7 @@ class SequenceRetriever:
             ) from error
         if not all(weight.isfinite().all() for weight in reader.parameters()):
             raise ArtifactError(f"{folder / WEIGHTS}: some weights are no finite numbers. Save the engine again.")
-        return cls(table, bias, reader, config)
+        return cls(table, bias, projection, reader, config)
 
 
 def _taken(histories: Histories, n_items: int) -> NDArray[np.bool_]:

@@ -114,12 +114,12 @@ class SequenceModel(nn.Module):
         scores.scatter_(1, seen, -torch.inf)
         return {"loss": loss, "logits": (scores >= own).sum(dim=1, keepdim=True).clamp(min=1)}
 
-    def representations(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Table (I, dim) and bias (I,) to score by."""
+    def representations(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Table (I, dim) and bias (I,) to score by, and the projection (dim, F) of what is known of an item."""
         self.eval()
         with torch.no_grad():
             bias = torch.where(self.taken, self.bias, self.bias[self.taken].mean())
-            return self.items().numpy(), bias.numpy()
+            return self.items().numpy(), bias.numpy(), self.items.projection.weight.numpy()
 
     def _drawn(self) -> Tensor:
         known = torch.nonzero(self.taken)[:, 0]

@@ -203,3 +203,28 @@ def test_feedback_that_is_nowhere_or_about_other_items_is_refused(shelf: Shelf, 
     )
     ranker(*words, "--feedback", tmp_path / "events.csv").refused("feedback", "not in the items", "row 1: 999")
     assert not (tmp_path / "model").exists()
+
+
+def test_update_adds_and_changes_items_of_a_saved_engine(
+    model: Path, shelf: Shelf, tmp_path: Path, ranker: Run
+) -> None:
+    items = pd.read_csv(shelf.items)
+    changed = items.iloc[:2].assign(text="a night in the city")
+    came = items.iloc[[0]].assign(item_id=9001, text="robot war story", title="Robots")
+    pd.concat([changed, came]).to_csv(tmp_path / "now.csv", index=False)
+    done = ranker("--json", "update", model, tmp_path / "now.csv")
+    assert done.code == 0, done.err
+    assert done.json == {
+        "saved": str(model / "v0002"), "items": {"new": 1, "others": 2, "all": N_ITEMS + 1},
+    }  # fmt: skip
+    engine = load(model)
+    assert engine.recommend([1], 1, query="robot war story")["item_id"].tolist() == [9001]
+    assert engine.catalogue.texts[:2] == ("a night in the city",) * 2
+    engine.log.close()
+
+
+def test_update_refuses_items_with_other_columns(model: Path, shelf: Shelf, tmp_path: Path, ranker: Run) -> None:
+    pd.read_csv(shelf.items).assign(price=1).to_csv(tmp_path / "now.csv", index=False)
+    before = files_below(model)
+    ranker("update", model, tmp_path / "now.csv").refused("has the column 'price'")
+    assert files_below(model) == before

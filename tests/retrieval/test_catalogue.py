@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -81,3 +82,40 @@ def test_ids_of_another_kind_are_no_ids_of_items(catalogue):
         catalogue.allowed(allow=["i3", 3])
     with pytest.raises(InputError, match=r"^deny: pass a list of ids"):
         catalogue.allowed(deny="i3")
+
+
+def test_an_update_keeps_positions_replaces_rows_and_appends_what_is_new(catalogue):
+    before = catalogue.frame.copy()
+    given = catalogue.frame.iloc[[5, 2]].assign(item_id=["new", "i2"], text=["Another.", "Changed."], year=[2030, 1962])
+    given = given[given.columns[::-1]]
+    now, changed = catalogue.updated(given)
+    assert changed.tolist() == [2, len(catalogue)]
+    assert now.ids.at(changed).tolist() == ["i2", "new"]
+    assert (now.texts[2], now.texts[-1]) == ("Changed.", "Another.")
+    assert passing(now, where={"year": 2030}) == {"new"}
+    kept = np.setdiff1d(np.arange(len(catalogue)), [2])
+    pd.testing.assert_frame_equal(now.frame.iloc[kept], before.iloc[kept])
+    pd.testing.assert_frame_equal(catalogue.frame, before)
+
+
+def test_an_update_of_attributes_and_titles_changes_no_text(catalogue):
+    now, changed = catalogue.updated(catalogue.frame.iloc[[3]].assign(year=1800, title="Other"))
+    assert not len(changed)
+    assert passing(now, where={"year": 1800}) == {"i3"}
+    assert now.titles[3] == "Other"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda items: items.drop(columns="year"), "lacks the column 'year', unlike the catalogue"),
+        (lambda items: items.assign(price=1), "has the column 'price', unlike the catalogue"),
+        (lambda items: items.assign(item_id=range(len(items))), "ids here are strings, but 0 is none"),
+        (lambda items: items.assign(year="old"), "so the table cannot be saved. Give each column one type."),
+        (lambda items: items.iloc[[1, 1]], "Id 'i1' occurs more than once"),
+        (lambda items: items.iloc[:0], "no rows"),
+    ],
+)
+def test_an_update_that_does_not_fit_is_refused(catalogue, change, message):
+    with pytest.raises(InputError, match=message):
+        catalogue.updated(change(catalogue.frame.iloc[:3]))

@@ -8,7 +8,7 @@ from sources import build
 
 from encoders.errors import ArtifactError
 from retrieval.sequence import SequenceRetriever
-from retrieval.sequence.source import BIAS, SETTINGS, TABLE, WEIGHTS
+from retrieval.sequence.source import BIAS, PROJECTION, SETTINGS, TABLE, WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +22,19 @@ def folder(source, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", [TABLE, BIAS, WEIGHTS, SETTINGS])
+@pytest.mark.parametrize("name", [TABLE, BIAS, PROJECTION, WEIGHTS, SETTINGS])
 def test_a_missing_file_is_named(folder, name) -> None:
     (folder / name).unlink()
     with pytest.raises(ArtifactError, match=name):
         SequenceRetriever.load(folder)
 
 
-def test_parts_of_different_sources_are_refused(folder) -> None:
-    np.save(folder / BIAS, np.zeros(7, np.float32))
-    with pytest.raises(ArtifactError, match=r"7 biases .* do not belong together"):
+@pytest.mark.parametrize(
+    ("name", "shape", "message"), [(BIAS, (7,), r"7 biases"), (PROJECTION, (7, 3), r"a projection of \(7, 3\)")]
+)
+def test_parts_of_different_sources_are_refused(folder, name, shape, message) -> None:
+    np.save(folder / name, np.zeros(shape, np.float32))
+    with pytest.raises(ArtifactError, match=rf"{message}.* do not belong together"):
         SequenceRetriever.load(folder)
 
 

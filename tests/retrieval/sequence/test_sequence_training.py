@@ -123,6 +123,19 @@ def test_an_item_that_nobody_took_is_found_by_its_features() -> None:
     assert 40 in source.retrieve(Requests(asked, np.ones(41, np.bool_)), 2).items[0]
 
 
+def test_an_item_that_comes_later_is_known_by_its_features_as_one_that_nobody_took(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(41, 64)).astype(np.float32)
+    fitted = SequenceRetriever.fit(cycles(120, 40), features, CONFIG, seed=0)
+    fitted.save(tmp_path)
+    grown = SequenceRetriever.load(tmp_path).over(np.concatenate([features, 3 * features[40:]]))
+    np.testing.assert_array_equal(grown.table[:41], fitted.table)
+    np.testing.assert_allclose(grown.table[41], fitted.table[40], rtol=1e-5)
+    np.testing.assert_allclose(grown.bias[41], fitted.bias[40], rtol=1e-5)
+    asked = Requests(cycles(5, 40), np.ones(42, np.bool_))
+    np.testing.assert_allclose(*(grown.score(asked, np.full((5, 1), item)) for item in (40, 41)), rtol=1e-5)
+
+
 def test_the_same_seed_gives_the_same_source_and_leaves_the_callers_draws_alone(histories, vectors) -> None:
     config = SequenceConfig(dim=8, heads=2, negatives=20, max_events=6, training=LoopConfig(epochs=1, batch_size=8))
     torch.manual_seed(5)
