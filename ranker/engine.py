@@ -14,12 +14,13 @@ from encoders import Encoder
 from encoders.errors import InputError
 from ranker.answers import answer_table, best_of, read_queries
 from ranker.arguments import Horizon, OnUnknown, asked, check_horizon, check_k, list_names, listed
+from ranker.artifact import serving
 from ranker.batches import candidate_batches
 from ranker.calibration import Calibration
 from ranker.config import EngineConfig
 from ranker.feedback import EventLog
 from ranker.intake import Intake, Refuse
-from ranker.learning.versions import Learned, refresh, roll_back
+from ranker.learning.versions import Learned, base_of, refresh, roll_back
 from ranker.observations import Observations
 from ranker.reranker import Reranker
 from ranker.status import status_of
@@ -260,7 +261,7 @@ class Engine:
         """Let serve what another process learned for this saved engine, or returned to, since it was loaded.
 
         That is weights of the cross-encoder, and sources that were fitted again. What users did is known without it. A
-        newer version of the whole engine is not taken over; load that.
+        newer version of the whole engine is not taken over, see ``outdated``.
 
         Returns:
             Whether something else serves now.
@@ -269,6 +270,10 @@ class Engine:
             ArtifactError: The learned version is damaged. What served goes on then.
         """
         return refresh(self)
+
+    def outdated(self) -> bool:
+        """Whether its folder holds another version of the whole engine by now, as after a fit; load that."""
+        return self.folder is not None and serving(self.folder) not in ("", base_of(self))
 
     def status(self) -> dict[str, Any]:
         """What serves, what is in the log and in memory, and what was counted and timed since this object was made."""

@@ -128,6 +128,17 @@ def test_what_was_learned_since_goes_on_and_its_scores_are_no_probabilities(chec
     assert ranker.update_items(engine, NEW, progress=False).calibration is None
 
 
+def test_an_engine_is_outdated_once_another_is_saved_in_its_folder(model, engine):
+    other = ranker.load(model)
+    assert not engine.outdated()
+    updated = ranker.update_items(engine, NEW, progress=False)
+    assert not updated.outdated()
+    updated.save(model)
+    assert (engine.outdated(), other.outdated(), updated.outdated()) == (True, True, False)
+    assert not other.refresh()
+    assert not ranker.load(model).outdated()
+
+
 def test_a_table_that_does_not_fit_changes_nothing(engine):
     with pytest.raises(InputError, match="lacks the column 'year'"):
         ranker.update_items(engine, NEW.drop(columns="year"))
