@@ -19,7 +19,7 @@ from bench.quality import chosen
 from bench.quality.protocols import ProtocolName, Task, Ties, pose
 from bench.quality.report import write
 from bench.quality.seeds import Measured, keep, kept, key_of
-from bench.quality.systems import SERVED, Answer, engine_answers, peer_answer
+from bench.quality.systems import Answer, engine_answer, engine_answers, peer_answer
 from bench.sites import few_users, small_checkpoint
 from ranker.data import load_movielens
 from ranker.data.movielens import MovieLensName
@@ -84,7 +84,7 @@ def main(
             clock = time.perf_counter()
             answers = engine_answers(task, settings["engine"], seed)
             for name, other in settings["others"].items():
-                answers[name] = engine_answers(task, other, seed)[SERVED[protocol]]
+                answers[name] = engine_answer(task, other, seed)
             for name in names:
                 answers[name] = peer(name, settings["peers"].get(name), task, seed)
             found = Measured(task, answers, (time.perf_counter() - clock) / 60)

@@ -21,7 +21,7 @@ from bench.quality.protocols import ProtocolName, Task
 from ranker.evaluation.evaluate import CANDIDATES, CROSS_ENCODER, ENGINE, LASTING, ranked_by_every_part
 from ranker.lasting import lasting_views
 from ranker.reranker import CrossEncoderReranker
-from retrieval.candidates import NO_ITEM, Requests, Retriever
+from retrieval.candidates import NO_ITEM, Candidates, Requests, Retriever
 from retrieval.fusion import FusedRetriever, FusionConfig
 from retrieval.histories import Histories
 
@@ -49,6 +49,18 @@ class Answer:
     list_ms: float
 
 
+def engine_answer(task: Task, settings: Mapping[str, Any], seed: int) -> Answer:
+    """What an engine answers as a whole; see ``engine_answers``."""
+    task, settings = reading(task, settings)
+    engine, fit_s = fitted(task, settings, seed)
+    items = np.concatenate([listed(engine, task.protocol, requests).items for requests in task.asked.requests()])
+    few = Requests(task.asked.histories(slice(TIMED)), np.ones(len(task.catalogue), np.bool_))
+    with one_core():
+        seconds = _seconds(lambda: listed(engine, task.protocol, few))
+    engine.log.close()
+    return Answer(items, fit_s, 1000 * seconds / len(few))
+
+
 def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[str, Answer]:
     """What an engine and each of its parts answer.
 
@@ -58,9 +70,7 @@ def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[s
         seed: Of everything random.
     """
     task, settings = reading(task, settings)
-    clock = time.perf_counter()
-    engine = ranker.fit(task.train, task.items, ranker.EngineConfig.from_dict({**settings, "seed": seed}))
-    fit_s = time.perf_counter() - clock
+    engine, fit_s = fitted(task, settings, seed)
     sources = engine.retriever.sources
     others: dict[str, Retriever] = {
         **{f"{name}, lasting": view for name, view in lasting_views(sources).items()},
@@ -76,6 +86,21 @@ def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[s
     if task.protocol == "cold":
         answers[TOLD_LATER] = Answer(told_later(task, settings, seed), None, answers[LASTING].list_ms)
     return answers
+
+
+def fitted(task: Task, settings: Mapping[str, Any], seed: int) -> tuple[ranker.Engine, float]:
+    """An engine with these settings, and the seconds of its fit."""
+    clock = time.perf_counter()
+    engine = ranker.fit(task.train, task.items, ranker.EngineConfig.from_dict({**settings, "seed": seed}))
+    return engine, time.perf_counter() - clock
+
+
+def listed(engine: ranker.Engine, protocol: ProtocolName, requests: Requests) -> Candidates:
+    """What an engine serves where this protocol asks."""
+    if SERVED[protocol] == LASTING and engine.lasting is not None:
+        return engine.lasting.retrieve(requests, K)
+    depth = max(K, engine.config.rerank.chosen.depth)
+    return engine.reranker.rerank(requests, engine.retriever.retrieve(requests, depth)).head(K)
 
 
 def reading(task: Task, settings: Mapping[str, Any]) -> tuple[Task, dict[str, Any]]:
