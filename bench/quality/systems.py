@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ class Answer:
 
     Attributes:
         items: (L, K) positions in the catalogue, best first, NO_ITEM at the end.
-        fit_s: Seconds of fitting it; None for a part of an engine, which is not fitted by itself.
+        fit_s: Seconds of fitting it, or of an update of what was fitted; None for a part of an engine, which is not
+            fitted by itself.
         list_ms: Milliseconds of a list on one core, many at once.
     """
 
@@ -84,7 +85,7 @@ def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[s
         answers[FROZEN] = Answer(without_feedback(engine, task), None, answers[ENGINE].list_ms)
     engine.log.close()
     if task.protocol == "cold":
-        answers[TOLD_LATER] = Answer(told_later(task, settings, seed), None, answers[LASTING].list_ms)
+        answers[TOLD_LATER] = Answer(*told_later(task, settings, seed), answers[LASTING].list_ms)
     return answers
 
 
@@ -110,18 +111,25 @@ def reading(task: Task, settings: Mapping[str, Any]) -> tuple[Task, dict[str, An
     return (task if least is None else task.liked_from(least)), own
 
 
-def told_later(task: Task, settings: Mapping[str, Any], seed: int) -> NDArray[np.int64]:
-    """The lists of an engine that was fitted when the films that nobody rated were not there, and was told of them."""
-    config = ranker.EngineConfig.from_dict({**settings, "seed": seed})
+def told_later(task: Task, settings: Mapping[str, Any], seed: int) -> tuple[NDArray[np.int64], float]:
+    """The lists of an engine that knew no film that nobody rated until after its fit, and the seconds of being told.
+
+    Args:
+        task: The questions, one of each user.
+        settings: The engine's.
+        seed: Of everything random.
+    """
     rated = task.items["item_id"].isin(task.train["item_id"])
-    engine = ranker.fit(task.train, task.items[rated], config)
+    engine, _ = fitted(replace(task, items=task.items[rated]), settings, seed)
+    clock = time.perf_counter()
     updated = ranker.update_items(engine, task.items[~rated])
+    update_s = time.perf_counter() - clock
     found = updated.recommend(list(task.asked.users), K, horizon="lasting")
     updated.log.close()
     items = np.full((len(task.asked), K), NO_ITEM, np.int64)
     rows = pd.Index(task.asked.users).get_indexer(found["user_id"])
     items[rows, found["rank"] - 1] = task.catalogue.ids.positions(found["item_id"])
-    return items
+    return items, update_s
 
 
 def list_times(engine: ranker.Engine, task: Task, others: Mapping[str, Retriever]) -> dict[str, float]:
