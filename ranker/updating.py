@@ -19,6 +19,7 @@ from ranker.views import Views
 from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
 from retrieval.cold_start import factors_from_texts
+from retrieval.ease import check_size
 from retrieval.sequence import SequenceRetriever
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,12 @@ def update_items(engine: Engine, items: pd.DataFrame, *, progress: bool = True) 
 
     Raises:
         InputError: The table cannot be used, or its columns are not those of the catalogue.
+        ConfigError: The catalogue has grown beyond what the EASE source is fitted on.
         ArtifactError: The log could not be read.
     """
     catalogue, changed = engine.catalogue.updated(items)
+    if "ease" in engine.config.sources:
+        check_size(len(catalogue), engine.config.ease)
     views, reranker = engine.views, engine.reranker
     if len(changed):
         logger.info("Reading %d texts, and fitting the sources on %d items.", len(changed), len(catalogue))

@@ -8,11 +8,12 @@ import tiny_split
 from tiny_engine import answers, assert_same, config, events, interactions, items, split_config
 
 import ranker
-from encoders.errors import InputError
+from encoders.errors import ConfigError, InputError
 from ranker.config import RerankConfig
 from ranker.reranker import Gain
 from ranker.sources import fit_sources
 from retrieval.candidates import Requests
+from retrieval.ease import EaseConfig
 from retrieval.sequence import SequenceConfig
 from retrieval.training import LoopConfig
 
@@ -126,6 +127,14 @@ def test_what_was_learned_since_goes_on_and_its_scores_are_no_probabilities(chec
     assert ranker.update_items(engine, NEW, progress=False).calibration == engine.calibration
     engine.reranker.gain = Gain(-1.0, 0.0)  # something else orders than when they were measured
     assert ranker.update_items(engine, NEW, progress=False).calibration is None
+
+
+def test_a_catalogue_that_has_grown_too_large_for_a_source_is_refused_before_anything_is_read(checkpoint):
+    settings = fused(checkpoint, sources=("ease", "text"), ease=EaseConfig(max_items=N))
+    engine = ranker.fit(interactions(), items(), settings, progress=False)
+    engine.encoder.encode = None
+    with pytest.raises(ConfigError, match=f"ease.max_items = {N}, but the catalogue has {N + 1} items"):
+        ranker.update_items(engine, NEW)
 
 
 def test_an_engine_is_outdated_once_another_is_saved_in_its_folder(model, engine):
