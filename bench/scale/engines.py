@@ -11,7 +11,7 @@ import ranker
 from bench.scale.made import histories
 from bench.sites import few_users, small_checkpoint
 from ranker.data import load_movielens
-from ranker.users import UserHistories
+from ranker.intake import Intake
 from retrieval.ids import IdMap
 from retrieval.interactions import Interactions
 
@@ -56,5 +56,6 @@ def of_films(folder: Path, data: Path, tiny: bool) -> ranker.Engine:
 def save_with_users(engine: ranker.Engine, n_users: int, events: int, folder: Path) -> None:
     """Save an engine with so many made-up users of so many events on average in place of its own."""
     made = histories(n_users, len(engine.catalogue), events, np.random.default_rng(1))
-    engine.intake.users = UserHistories(Interactions(IdMap(np.arange(n_users)), made))
+    log = Interactions(IdMap(np.arange(n_users)), made)
+    engine.intake = Intake(log, engine.log, engine.catalogue, engine.config.feedback, engine.observations)
     engine.save(folder)

@@ -23,10 +23,6 @@ import ranker
 from encoders.errors import ArtifactError, InputError
 from ranker.offline import generate, read_manifest, shards
 from ranker.offline.shards import write_shard, writers
-from ranker.users import UserHistories
-from retrieval.histories import Histories
-from retrieval.ids import IdMap
-from retrieval.interactions import Interactions
 
 KILLS = int(os.environ.get("RANKER_GENERATION_KILLS", "5"))
 SETTINGS = {"k": 12, "workers": 2, "users_per_shard": 4, "progress": False}
@@ -205,7 +201,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays(saved, whole, tmp_path, 
 
 def test_a_model_without_users_is_refused(model, tmp_path):
     engine = ranker.load(model)
-    engine.intake.users = UserHistories(Interactions(IdMap([]), Histories.empty(0)))
+    engine.forget(list(engine.users.ids))
     engine.save(model)
     with pytest.raises(InputError, match="holds no users"):
         generate(model, tmp_path / "out", **SETTINGS)
