@@ -23,6 +23,7 @@ from ranker.engine import Engine
 from ranker.pair.reranker import PairReranker
 from ranker.persistence import load_engine, save_engine
 from ranker.split.reranker import SplitReranker
+from ranker.successors import successor
 from ranker.tasks import ranking_task, retrieval_task
 from retrieval.text import TextRetriever
 
@@ -104,20 +105,8 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             reranker = PairReranker(served, reranker.texts, reranker.depth, reranker.blend, reranker.gain)
         if isinstance(reranker, PairReranker) and isinstance(reranker.cross_encoder, OnnxPairCrossEncoder):
             reports["cross_encoder"] = reranker.cross_encoder.manifest.report
-        exported = Engine(
-            catalogue=engine.catalogue,
-            interactions=engine.users.base,
-            encoder=encoder,
-            retriever=views.next,
-            lasting=views.lasting,
-            sources_until=views.until,
-            reranker=reranker,
-            log=engine.log,
-            config=engine.config,
-            training=engine.training,
-            # the gate keeps the scores near what it was fitted on
-            calibration=engine.calibration if engine.reranker.orders_as_fitted else None,
-        )
+        # the gate keeps scores near what their calibration was fitted on
+        exported = successor(engine, engine.catalogue, encoder, views, reranker)
         save_engine(exported, Path(folder))
     engine = load_engine(folder)
     logger.info(

@@ -13,6 +13,7 @@ from ranker.pair.reranker import PairReranker
 from ranker.reranker import Reranker
 from ranker.sources import fit_sources, text_vectors
 from ranker.split.reranker import SplitReranker
+from ranker.successors import successor
 from ranker.temporary import remove_with, temporary_folder
 from ranker.users import LoggedActs, UserHistories
 from ranker.views import Views
@@ -60,19 +61,7 @@ def update_items(engine: Engine, items: pd.DataFrame, *, progress: bool = True) 
         reranker = _over(engine, catalogue, vectors)
     elif isinstance(reranker, PairReranker):
         reranker = reranker.over(catalogue.titles, catalogue.texts)
-    return Engine(
-        catalogue=catalogue,
-        interactions=engine.users.base,
-        encoder=engine.encoder,
-        retriever=views.next,
-        lasting=views.lasting,
-        sources_until=views.until,
-        reranker=reranker,
-        log=engine.log,
-        config=engine.config,
-        training=engine.training,
-        calibration=engine.calibration if engine.reranker.orders_as_fitted else None,
-    )
+    return successor(engine, catalogue, engine.encoder, views, reranker)
 
 
 def _fitted_again(engine: Engine, catalogue: Catalogue, vectors: NDArray[np.float32], progress: bool) -> Views:

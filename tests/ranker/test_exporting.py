@@ -12,6 +12,7 @@ from tiny_engine import events
 import ranker
 from encoders import ExportConfig, OnnxPairCrossEncoder, OnnxTextEncoder
 from encoders.errors import ArtifactError, ExportError, InputError
+from ranker.reranker import Gain
 from ranker.tasks import ranking_task, retrieval_task
 from retrieval.histories import Histories
 
@@ -48,6 +49,12 @@ def test_an_exported_engine_serves_from_onnx_and_nearly_as_before(engine, tmp_pa
     if precision == "fp32":
         pd.testing.assert_frame_equal(after, before, atol=1e-3)
         pd.testing.assert_frame_equal(served.recommend(USERS, 12, query="red robot"), query, atol=1e-3)
+
+
+def test_an_export_of_what_came_to_order_since_the_fit_has_no_probabilities(engine, tmp_path):
+    other = not engine.reranker.gain.serves  # as when learning lets it serve, or no longer
+    engine.reranker.gain = Gain(1.0 if other else -1.0, 0.0)
+    assert ranker.export(at(engine, "fp32"), tmp_path / "served").engine.calibration is None
 
 
 def test_items_and_queries_are_read_by_the_same_encoder(engine, tmp_path):
