@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from retrieval.queries import Queries
 
 if TYPE_CHECKING:
     from ranker.engine import Engine
+
+Best: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]
 
 
 def answer_table(
@@ -66,9 +69,7 @@ def read_queries(query: str | Sequence[str], n_users: int, reranker: Reranker, e
     return queries.take(np.array([places[text] for text in texts], np.int64))
 
 
-def best_of(
-    engine: Engine, requests: Requests, k: int, horizon: Horizon, names: Sequence[str] | None
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+def best_of(engine: Engine, requests: Requests, k: int, horizon: Horizon, names: Sequence[str] | None) -> Best:
     """What an engine answers: items, scores, probabilities, and propensities or NaN, each (U, k), best first.
 
     Args:
@@ -78,6 +79,8 @@ def best_of(
         horizon: See ``Engine.recommend``.
         names: Ids of the lists, which may be drawn then; None where they are not logged.
     """
+    if horizon == "auto":
+        return _by_pause(engine, requests, k, names)
     if horizon == "lasting" and engine.lasting is not None:
         found, calibration = engine.lasting.retrieve(requests, k), None
     else:
@@ -96,3 +99,21 @@ def best_of(
         found, propensities = drawn.candidates, drawn.propensities
         probabilities = np.take_along_axis(probabilities, drawn.places, axis=1)
     return found.items[:, :k], found.scores[:, :k], probabilities[:, :k], propensities[:, :k]
+
+
+def _by_pause(engine: Engine, requests: Requests, k: int, names: Sequence[str] | None) -> Best:
+    """What ``best_of`` answers to each request, by the horizon that the time since its user's newest event asks for."""
+    pauses = requests.histories.pauses(time.time_ns() // 1000)
+    comes_back = (pauses >= engine.config.lasting.pause_seconds) & (requests.queries is None)
+    parts: dict[Horizon, NDArray[np.int64]] = {
+        "lasting": np.flatnonzero(comes_back),
+        "next": np.flatnonzero(~comes_back),
+    }
+    answers = [
+        best_of(engine, requests.take(rows), k, horizon, None if names is None else [names[row] for row in rows])
+        for horizon, rows in parts.items()
+        if len(rows)
+    ]
+    order = np.argsort(np.concatenate(list(parts.values())))
+    items, scores, probabilities, propensities = (np.concatenate(part)[order] for part in zip(*answers, strict=True))
+    return items, scores, probabilities, propensities

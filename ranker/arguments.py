@@ -17,7 +17,7 @@ from retrieval.ids import Ids
 from retrieval.interactions import Interactions
 
 OnUnknown = Literal["popular", "raise"]
-Horizon = Literal["next", "lasting"]
+Horizon = Literal["next", "lasting", "auto"]
 
 
 def check_k(k: int, most: int, n_items: int) -> None:
@@ -32,13 +32,18 @@ def check_choice(name: str, value: str, choices: Any) -> None:
         raise InputError(f"{name} = {value!r}, but it must be one of {', '.join(get_args(choices))}.")
 
 
-def check_horizon(horizon: Horizon, has_lasting: bool) -> None:
-    """Raise InputError unless this is a horizon, and one that the engine has a view of."""
+def check_horizon(horizon: Horizon, has_lasting: bool, history: pd.DataFrame | None) -> None:
+    """Raise InputError unless this is a horizon that the engine has a view of, and what it depends on is known."""
     check_choice("horizon", horizon, Horizon)
-    if horizon == "lasting" and not has_lasting:
+    if horizon != "next" and not has_lasting:
         raise InputError(
-            "horizon = 'lasting', but this engine has no view of lasting taste. Fit one with lasting.enabled: true and "
-            "a source that knows of it, such as als."
+            f"horizon = {horizon!r}, but this engine has no view of lasting taste. Fit one with lasting.enabled: true "
+            "and a source that knows of it, such as als."
+        )
+    if horizon == "auto" and isinstance(history, pd.DataFrame) and "datetime" not in history:
+        raise InputError(
+            "horizon = 'auto', but history has no column 'datetime', which tells how long ago its events were. Add it, "
+            "or say next or lasting."
         )
 
 

@@ -184,12 +184,15 @@ class LastingConfig:
         share: Newest share of all events that the sources do not see while the view's weights are learned.
         least_users: Users with new items after that instant without whom the weights stay 1: fewer teach nothing.
         max_lists: Users whose lists teach the weights at most; a random sample where there are more.
+        pause_seconds: Where the horizon is "auto", users whose newest event is at least so long ago are answered by
+            this view: what they do first when they come back follows from their last visit no more.
     """
 
     enabled: bool = True
     share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     least_users: Annotated[int, Field(ge=1)] = 20
     max_lists: Annotated[int, Field(ge=1)] = 10_000
+    pause_seconds: Annotated[float, Field(ge=0)] = 3600
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

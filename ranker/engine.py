@@ -137,7 +137,8 @@ class Engine:
             on_unknown: A user without any event gets popular items, or raises.
             horizon: "next" says what they may take now, "lasting" what they may come back for in the coming weeks: for
                 that the whole history counts the same, and the fused order is the answer, since the cross-encoder
-                learns what comes next.
+                learns what comes next. "auto" is lasting for users who come back (``config.lasting.pause_seconds``)
+                and ask without a query, next for all others.
             list_ids: New ids, one for each user's list: each list is logged as shown, on disk before it is returned, so
                 that feedback can name the list that it answers. None logs nothing.
 
@@ -151,7 +152,7 @@ class Engine:
             ArtifactError: The log could not be read, or written.
         """
         check_k(k, len(self.catalogue), len(self.catalogue))
-        check_horizon(horizon, self.lasting is not None)
+        check_horizon(horizon, self.lasting is not None, history)
         ids, histories = asked(self.users, self.catalogue, user_ids, history, on_unknown)
         names = None if list_ids is None else list_names(list_ids, ids, history is not None)
         allowed = self.catalogue.allowed(allow, deny, where)

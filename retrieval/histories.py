@@ -12,6 +12,7 @@ from scipy import sparse
 from encoders.errors import InputError
 
 LEVELS = 6  # of an event's weight: 0 (no sign of liking), up to 1, up to 2, up to 4, up to 8, more
+MICROSECONDS = 1_000_000  # in a second
 LOGGED = 0  # the kind of an event of the training log, which says how strong it was but not what
 
 
@@ -124,6 +125,13 @@ class Histories:
     def without_latest(self, n: int | NDArray[np.int64]) -> Histories:
         """Each row but its newest ``n`` events; ``n`` is one number or one for each row."""
         return self._slices(self.indptr[:-1], np.maximum(self.lengths - n, 0))
+
+    def pauses(self, now: int) -> NDArray[np.float64]:
+        """Seconds from each row's newest event to a time in microseconds since 1970; NaN where there is none, (U,)."""
+        pauses = np.full(len(self), np.nan)
+        rows = np.flatnonzero(self.lengths)
+        pauses[rows] = (now - self.times[self.indptr[rows + 1] - 1]) / MICROSECONDS
+        return pauses
 
     def recency(self, half_life: float | None) -> NDArray[np.float32]:
         """A factor per event, 1 for a row's newest and halved every ``half_life`` events; all 1 where it is None."""

@@ -67,14 +67,7 @@ class Task:
     def some(self, most: int, seed: int) -> Task:
         """The same task with so many of its lists at most, drawn by the seed."""
         lists = np.sort(np.random.default_rng(seed).permutation(len(self.asked))[:most])
-        asked = replace(
-            self.asked,
-            ends=self.asked.ends[lists],
-            rows=self.asked.rows[lists],
-            users=self.asked.users[lists],
-            relevant=self.asked.relevant[lists],
-        )
-        return replace(self, asked=asked)
+        return replace(self, asked=self.asked.take(lists))
 
     def liked_from(self, least: float) -> Task:
         """The same task, ratings of less being no sign of liking to whoever reads it."""

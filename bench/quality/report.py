@@ -29,6 +29,9 @@ CUTOFFS = (5, 10, 20, 50)
 METRIC = "ndcg@10"
 KNOWN = (5, 10, 50, 200)  # events with which a group of lists begins
 FIFTHS = ("first fifth", "second fifth", "third fifth", "fourth fifth", "last fifth")  # of a replay's lists
+NEW, AT_ONCE = "new", "in the same second"
+PAUSES = {AT_ONCE: 1, "within a minute": 60, "within an hour": 3_600, "within a day": 86_400}  # seconds, exclusive
+LATER = "a day ago and more"
 SHOWN = ("hr@10", METRIC, "mrr@10", "ndcg@20", "recall@50", "coverage@10")
 
 
@@ -49,7 +52,9 @@ def write(measured: Sequence[Measured], about: Mapping[str, Any], folder: Path) 
     differences = evaluation.comparisons(served).rename(columns={"mean_before": served, "mean_after": "system's"})
     slices = {"NDCG@10 by events that a list knows": by_history(evaluation, measured)}
     if task.protocol == "prequential":
+        slices["NDCG@10 by how long ago the user's last event was"] = by_pause(evaluation, measured)
         slices["NDCG@10 by time"] = by_time(evaluation, measured)
+        slices[f"NDCG@10 by time, of lists that follow an event {AT_ONCE}"] = by_time(evaluation, measured, (AT_ONCE,))
     described = f"{task.described} Seeds: {len(measured)}; a list's metric is the mean over them."
     show(f"Means over lists; the engine's answer to this question is '{served}'", table)
     show(f"NDCG@10 of others less that of '{served}', by user", differences)
@@ -127,11 +132,33 @@ def by_history(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataF
     return evaluation.sliced(history_groups(lengths, bounds=KNOWN))
 
 
-def by_time(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataFrame:
-    """NDCG@10 of every system over equal parts of a replay's lists, the oldest first: how what was fitted ages."""
-    times = of_lists(evaluation, [one.task.asked.log.times[one.task.asked.ends] for one in measured])
+def by_pause(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.DataFrame:
+    """NDCG@10 of every system by how long before a replay's list its user's last event was."""
+    return evaluation.sliced(pauses(evaluation, measured))
+
+
+def by_time(evaluation: Evaluation, measured: Sequence[Measured], among: Sequence[str] | None = None) -> pd.DataFrame:
+    """NDCG@10 of every system over equal parts of a replay's lists, the oldest first; or of some of the lists in each.
+
+    Args:
+        evaluation: What is told apart.
+        measured: By seed.
+        among: Names of the pauses of which lists count; None: all.
+    """
+    times = of_lists(evaluation, [one.task.asked.times for one in measured])
     order = pd.Series(times).rank(method="first")
-    return evaluation.sliced(pd.qcut(order, len(FIFTHS), labels=list(FIFTHS)).array)
+    fifths = pd.Series(pd.qcut(order, len(FIFTHS), labels=list(FIFTHS)))
+    if among is not None:
+        fifths = fifths.where(pauses(evaluation, measured).isin(among))
+    return evaluation.sliced(fifths.array)
+
+
+def pauses(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.Categorical[str]:
+    """The group (L,) of each of a replay's lists by how long ago its user's last event was."""
+    seconds = of_lists(evaluation, [one.task.asked.pauses for one in measured])
+    names = [*PAUSES, LATER, NEW]
+    codes = np.where(np.isnan(seconds), len(names) - 1, np.searchsorted([*PAUSES.values()], seconds, side="right"))
+    return pd.Categorical([names[code] for code in codes], names, ordered=True)
 
 
 def of_lists(evaluation: Evaluation, by_seed: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

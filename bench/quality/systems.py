@@ -18,7 +18,7 @@ import ranker
 from bench.peers import inside
 from bench.peers.outside import ranked_outside
 from bench.quality.protocols import ProtocolName, Task
-from ranker.evaluation.evaluate import CANDIDATES, CROSS_ENCODER, ENGINE, LASTING, ranked_by_every_part
+from ranker.evaluation.evaluate import AUTO, CANDIDATES, CROSS_ENCODER, ENGINE, LASTING, ranked_by_every_part
 from ranker.lasting import lasting_views
 from ranker.reranker import CrossEncoderReranker
 from retrieval.candidates import NO_ITEM, Candidates, Requests, Retriever
@@ -80,6 +80,7 @@ def engine_answers(task: Task, settings: Mapping[str, Any], seed: int) -> dict[s
     ranked = ranked_by_every_part(engine, task.asked, K, others)
     with one_core():
         times = list_times(engine, task, others)
+    times[AUTO] = times[ENGINE]
     answers = {name: Answer(items, fit_s if name == ENGINE else None, times[name]) for name, items in ranked.items()}
     if task.protocol == "prequential":
         answers[FROZEN] = Answer(without_feedback(engine, task), None, answers[ENGINE].list_ms)

@@ -33,7 +33,8 @@ def recommend(
         Literal["popular", "raise"], typer.Option(help="A user without any event gets popular items, or is an error.")
     ] = "popular",
     horizon: Annotated[
-        Literal["next", "lasting"], typer.Option(help="What they may take now, or in the coming weeks.")
+        Literal["next", "lasting", "auto"],
+        typer.Option(help="What they may take now, or in the coming weeks; auto: the latter for those who come back."),
     ] = "next",
     out: Annotated[Path | None, typer.Option(help="Write the table to this .parquet, .csv or .tsv file.")] = None,
     allow: Annotated[

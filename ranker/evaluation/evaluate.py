@@ -27,6 +27,7 @@ CANDIDATES = "candidates"  # the fused order, before re-ranking
 CROSS_ENCODER = "cross-encoder"  # the same candidates re-ranked, whether that order is served or not
 LASTING = "lasting"  # the order of the view of lasting taste, which is not re-ranked
 ENGINE = "engine"  # the order that is served
+AUTO = "auto"  # the same, but for users who come back that of lasting taste
 METRIC = "ndcg@10"
 
 
@@ -38,8 +39,8 @@ class Evaluation:
         lists: System → one row per judged list (``user_id`` and every metric): one for each user, or for each event of
             a replay. Systems are the sources by name, ``candidates`` (fused), ``cross-encoder`` (the same, re-ranked by
             the fine-tuned cross-encoder, where the engine has one), ``lasting`` (the order of the view of lasting
-            taste, where it has one) and ``engine`` (the order that is served where what comes next is asked for: one of
-            the two before).
+            taste, where it has one), ``engine`` (the order that is served where what comes next is asked for: one of
+            the two first) and ``auto`` (in a replay: that or the lasting one, by how long ago a user's last event was).
         coverage: System → share of the catalogue in somebody's first 10.
         users_left_out: Users of the test who could not be judged: nothing of theirs was still to be found.
         seed: Of the bootstrap.
@@ -210,7 +211,7 @@ def ranked_by_every_part(
         k: Lists are filled up with NO_ITEM where the catalogue is smaller.
         others: Name → retriever over the same catalogue, beside the engine's own.
     """
-    lists: dict[str, list[NDArray[np.int64]]] = {}
+    blocks: dict[str, list[NDArray[np.int64]]] = {}
     retrievers: dict[str, Retriever] = {**engine.retriever.sources, **others}
     if engine.lasting is not None:
         retrievers[LASTING] = engine.lasting
@@ -224,8 +225,12 @@ def ranked_by_every_part(
             served = found[CROSS_ENCODER] if engine.reranker.gain.serves else served
         found[ENGINE] = served
         for name, ranked in found.items():
-            lists.setdefault(name, []).append(ranked.items)
-    return {name: np.concatenate(parts) for name, parts in lists.items()}
+            blocks.setdefault(name, []).append(ranked.items)
+    lists = {name: np.concatenate(parts) for name, parts in blocks.items()}
+    if asked.pauses is not None and engine.lasting is not None:
+        comes_back = asked.pauses >= engine.config.lasting.pause_seconds
+        lists[AUTO] = np.where(comes_back[:, None], lists[LASTING], lists[ENGINE])
+    return lists
 
 
 def judgement(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from encoders.errors import InputError
+from ranker.data.times import US_PER_SECOND
 from ranker.users import UserHistories
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
@@ -37,6 +38,7 @@ class Questions:
         users: (L,) whose each list is.
         relevant: (L, I) what is to be found; nothing that its history holds.
         users_left_out: Users of the test of whom nothing could be asked.
+        times: (L,) when each is asked for, microseconds since 1970; None where that is at no time of its own.
     """
 
     log: Histories
@@ -45,6 +47,7 @@ class Questions:
     users: pd.Index
     relevant: sparse.csr_array
     users_left_out: int
+    times: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -53,6 +56,25 @@ class Questions:
     def lengths(self) -> NDArray[np.int64]:
         """How many events each list knows, (L,)."""
         return self.ends - self.log.indptr[self.rows]
+
+    def take(self, lists: NDArray[np.int64]) -> Questions:
+        """These lists, in this order."""
+        times = None if self.times is None else self.times[lists]
+        return Questions(
+            self.log, self.ends[lists], self.rows[lists], self.users[lists], self.relevant[lists], self.users_left_out,
+            times,
+        )  # fmt: skip
+
+    @property
+    def pauses(self) -> NDArray[np.float64] | None:
+        """Seconds from the newest event that each list knows to when it is asked for, (L,).
+
+        NaN where it knows none, and None where lists are asked for at no time of their own.
+        """
+        if self.times is None:
+            return None
+        since = (self.times - self.log.times[self.ends - 1]) / US_PER_SECOND
+        return np.where(self.lengths > 0, since, np.nan)
 
     def histories(self, lists: slice = slice(None)) -> Histories:
         """What these lists know, a row for each."""
@@ -145,7 +167,7 @@ def asked_before_each(
         (np.ones(len(ends), np.bool_), log.items[ends], np.arange(len(ends) + 1)),
         shape=(len(ends), len(catalogue)),
     )
-    return Questions(log, ends, rows, users.at(rows), found, left_out)
+    return Questions(log, ends, rows, users.at(rows), found, left_out, log.times[ends])
 
 
 def _revealed(

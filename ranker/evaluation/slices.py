@@ -149,9 +149,10 @@ def slice_means(
         users: (U,) whose each row is, where users have several, see `bootstrap_mean`.
 
     Returns:
-        One row per group and metric: ``group``, ``metric``, ``mean``, ``low``, ``high``, ``n_users``. Groups are in
-        their order, if they are categories, else in that of their names; groups without users are left out. With
-        one user the interval is NaN, and with none of whom the metric says something the mean is, too.
+        One row per group and metric: ``group``, ``metric``, ``mean``, ``low``, ``high``, ``n_users``, and ``n_lists``,
+        the rows that count. Groups are in their order, if they are categories, else in that of their names; groups
+        without users are left out. With one user the interval is NaN, and with none of whom the metric says something
+        the mean is, too.
 
     Raises:
         InputError: If there is no group, lengths differ, a metric is infinite, or `confidence` is out of range.
@@ -173,10 +174,11 @@ def slice_means(
             known = column.notna().to_numpy()
             values, whose = column[known].to_numpy(np.float64), of_users[within][known]
             n_users = len(np.unique(whose))
-            row = {"group": str(group), "metric": name, "n_users": n_users, "low": np.nan, "high": np.nan}
+            row = {"group": str(group), "metric": name, "low": np.nan, "high": np.nan}
+            row |= {"n_users": n_users, "n_lists": len(values)}
             if n_users > 1:
                 check_values(f"{name} of {group}", values)
                 interval = bootstrap_mean(values, seed=seed, confidence=confidence, users=whose)
                 row |= {"low": interval.low, "high": interval.high}
             rows.append({**row, "mean": float(values.mean()) if len(values) else np.nan})
-    return pd.DataFrame(rows)[["group", "metric", "mean", "low", "high", "n_users"]]
+    return pd.DataFrame(rows)[["group", "metric", "mean", "low", "high", "n_users", "n_lists"]]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.data.times import US_PER_SECOND
 from ranker.feedback.event_log import Logged
 from ranker.feedback.events import IMPRESSION, KIND_CODES
 from ranker.feedback.policy import FeedbackPolicy
@@ -16,7 +17,6 @@ from retrieval.ids import UNKNOWN
 
 TRACELESS = ("skip", IMPRESSION)  # kinds that leave nothing in a history: the item may be shown again
 VERDICTS = [KIND_CODES[kind] for kind in ("rating", "like", "dislike", "hide")]
-MICROSECONDS = 1_000_000  # in a second
 
 
 class Report(NamedTuple):
@@ -94,7 +94,7 @@ def acts_of(reports: Sequence[Report], same_act_seconds: float) -> Acts:
     apart[1:] = (
         (np.diff(items[order]) != 0)
         | (np.diff(kinds[order]) != 0)
-        | (np.diff(times[order]) > same_act_seconds * MICROSECONDS)
+        | (np.diff(times[order]) > same_act_seconds * US_PER_SECOND)
     )
     act = np.empty(len(order), np.int64)
     act[order] = np.cumsum(apart) - 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from encoders.errors import InputError
-from retrieval.histories import Histories, weight_levels
+from retrieval.histories import MICROSECONDS, Histories, weight_levels
 from retrieval.sequence.loss import softmax_loss
 from retrieval.sequence.model import NO_EVENT, EventReader, ItemTable, SequenceConfig
 from retrieval.training import TrainingReport, check_tracker, train
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from transformers import EvalPrediction
 
 NO_TARGET = -100  # what came next is not learned: there was nothing, or it was no sign of liking
-MICROSECONDS = 1_000_000  # in a second
 
 Window = tuple[int, int, int]  # first and last position, exclusive, of what is read; and what follows, or NO_TARGET
 

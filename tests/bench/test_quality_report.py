@@ -9,7 +9,7 @@ import pytest
 
 from bench.quality import seeds
 from bench.quality.protocols import ProtocolName, Task, Ties, pose
-from bench.quality.report import FIFTHS, by_history, by_time, judge, write
+from bench.quality.report import AT_ONCE, FIFTHS, by_history, by_pause, by_time, judge, write
 from bench.quality.seeds import Measured, keep, kept, key_of
 from bench.quality.systems import SERVED, Answer, K
 from ranker.evaluation import read_per_user
@@ -80,6 +80,21 @@ def test_a_replay_is_told_apart_by_when_its_lists_were_asked_for(log) -> None:
     assert list(found.index) == list(FIFTHS)
     assert found.iloc[:2].tolist() == [1, 1]
     assert found.iloc[3:].tolist() == [0, 0]
+
+
+def test_a_replay_is_told_apart_by_how_long_ago_the_last_event_was(log) -> None:
+    made = measured(log, "prequential", "file", 1)
+    asked = made[0].task.asked
+    at_once = asked.log.times[asked.ends] == asked.log.times[asked.ends - 1]
+    assert 0 < at_once.sum() < len(asked)
+    engine = made[0].answers["engine"]
+    made[0].answers["engine"] = replace(engine, items=np.where(at_once[:, None], engine.items, NO_ITEM))
+    found = by_pause(judge(made), made).set_index(["system", "group"]).loc["engine"]
+    assert found["n_lists"].to_dict() == {AT_ONCE: at_once.sum(), "within an hour": (~at_once).sum()}
+    assert found["mean"].to_list() == [1, 0]
+    within = by_time(judge(made), made, (AT_ONCE,)).set_index("system").loc["engine"]
+    assert within["n_lists"].sum() == at_once.sum()
+    assert (within["mean"] == 1).all()
 
 
 def test_every_file_is_written_and_tells_of_every_system(log, tmp_path) -> None:

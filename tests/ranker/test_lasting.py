@@ -109,10 +109,54 @@ def test_recommendations_for_the_lasting_horizon_are_the_views_own(engine, tmp_p
 def test_an_engine_without_the_view_says_so(checkpoint, changes, tmp_path):
     config = tiny_engine.config(checkpoint, rerank=RerankConfig(enabled=False), **changes)
     engine = ranker.fit(tiny_engine.interactions(), tiny_engine.items(), config, progress=False)
-    with pytest.raises(InputError, match="no view of lasting taste"):
-        engine.recommend([100], 5, horizon="lasting")
+    for horizon in ("lasting", "auto"):
+        with pytest.raises(InputError, match=f"'{horizon}', but this engine has no view of lasting taste"):
+            engine.recommend([100], 5, horizon=horizon)
     engine.save(tmp_path / "engine")
     assert ranker.load(tmp_path / "engine").lasting is None
+
+
+@pytest.mark.parametrize("query", [None, "crimson"])
+def test_the_horizon_can_follow_from_how_long_ago_the_last_event_was(engine, query):
+    """100's was long ago, 101's a moment ago, and 999 never did anything."""
+    click = pd.DataFrame({"event_id": [f"now {query}"], "user_id": [101], "item_id": ["i3"], "kind": ["click"]})
+    engine.feedback(click.assign(datetime=pd.Timestamp.now("UTC")))
+    users = [101, 100, 999]
+    views = {name: engine.recommend(users, 5, horizon=name, query=query) for name in ("next", "lasting", "auto")}
+    shown = {name: table.set_index("user_id") for name, table in views.items()}
+    for user, expected in {101: "next", 100: "lasting" if query is None else "next", 999: "next"}.items():
+        pd.testing.assert_frame_equal(shown["auto"].loc[[user]], shown[expected].loc[[user]])
+    assert views["auto"]["user_id"].drop_duplicates().tolist() == users
+    assert shown["lasting"].loc[100, "item_id"].tolist() != shown["next"].loc[100, "item_id"].tolist()
+
+
+@pytest.mark.parametrize("filters", [{"allow": ["i1", "i2", "i9"]}, {"exclude_seen": False}])
+def test_horizons_with_few_items_left_go_together(engine, filters):
+    users = [100, 999]  # one who comes back, and one who was never here
+    both = engine.recommend(users, 20, horizon="auto", **filters)
+    alone = [
+        engine.recommend([user], 20, horizon=horizon, **filters)
+        for user, horizon in zip(users, ("lasting", "next"), strict=True)
+    ]
+    pd.testing.assert_frame_equal(both, pd.concat(alone, ignore_index=True), rtol=1e-5)
+
+
+def test_lists_by_the_pause_are_logged_as_they_are_shown(engine):
+    shown = engine.recommend([100, 101, 102], 4, horizon="auto", list_ids=["a", "b", "c"])
+    logged = engine.log.read().query("kind == 'impression'")
+    columns = {"user_id": "user_id", "item_id": "item_id", "rank": "value"}
+    expected = shown[[*columns]].rename(columns=columns).assign(list_id=np.repeat(["a", "b", "c"], 4))
+    pd.testing.assert_frame_equal(
+        logged[[*columns.values(), "list_id"]].reset_index(drop=True), expected, check_dtype=False
+    )
+
+
+def test_a_history_without_times_tells_of_no_pause(engine):
+    history = pd.DataFrame({"user_id": ["x"], "item_id": ["i7"]})
+    with pytest.raises(InputError, match="history has no column 'datetime'"):
+        engine.recommend(history=history, horizon="auto")
+    now = engine.recommend(history=history.assign(datetime=pd.Timestamp.now("UTC")), horizon="auto")
+    pd.testing.assert_frame_equal(now, engine.recommend(history=history))
 
 
 def test_a_horizon_that_is_none_is_refused(engine):

@@ -9,7 +9,8 @@ import ranker
 from encoders.errors import InputError
 from ranker.config import RerankConfig
 from ranker.evaluation import global_temporal, replay
-from ranker.evaluation.evaluate import CANDIDATES, ENGINE
+from ranker.evaluation.evaluate import AUTO, CANDIDATES, ENGINE, LASTING, ranked_by_every_part
+from ranker.evaluation.questions import asked_before_each
 from retrieval.candidates import Requests
 from retrieval.histories import Histories
 from retrieval.interactions import microseconds
@@ -94,6 +95,21 @@ def test_a_click_counts_at_once(engine) -> None:
 def popular(engine):
     """Items, the most popular first."""
     return np.argsort(-engine.retriever.sources["popularity"].item_scores, kind="stable")
+
+
+def test_who_comes_back_is_answered_by_lasting_taste(engine) -> None:
+    """900's events are minutes apart, 901's a day."""
+    times = pd.to_datetime(["2030-01-01 10:00", "2030-01-01 10:03", "2030-01-01 10:00", "2030-01-02 11:00"])
+    test = pd.DataFrame(
+        {"user_id": [900, 900, 901, 901], "item_id": ["i3", "i7"] * 2, "weight": 1.0, "datetime": times}
+    )
+    asked = asked_before_each(engine.users, engine.catalogue, test)
+    np.testing.assert_array_equal(asked.pauses, [np.nan, 180, np.nan, 25 * 3600])
+    np.testing.assert_array_equal(asked.take(np.array([3, 1])).pauses, [25 * 3600, 180])
+    ranked = ranked_by_every_part(engine, asked, 10)
+    np.testing.assert_array_equal(ranked[AUTO][:3], ranked[ENGINE][:3])
+    np.testing.assert_array_equal(ranked[AUTO][3], ranked[LASTING][3])
+    assert (ranked[LASTING][3] != ranked[ENGINE][3]).any()
 
 
 def test_an_event_before_what_the_engine_was_fitted_on_is_refused(engine) -> None:

@@ -52,6 +52,12 @@ def test_until_a_moment_is_what_came_before_it(users, data):
     assert rows(histories.until(at, times)) == expected
 
 
+@given(rows_of_events, st.integers(-2, 9))
+def test_a_pause_is_the_time_since_the_newest_event(users, now):
+    expected = [(now - max(event[2] for event in events)) / 1e6 if events else np.nan for events in users]
+    np.testing.assert_array_equal(from_lists(users).pauses(now), np.array(expected, np.float64))
+
+
 @given(rows_of_events, st.integers(1, 7))
 def test_latest_and_the_rest_make_the_whole(users, n):
     histories = from_lists(users)
