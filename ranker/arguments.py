@@ -17,6 +17,7 @@ from retrieval.ids import Ids
 from retrieval.interactions import Interactions
 
 OnUnknown = Literal["popular", "raise"]
+View = Literal["next", "lasting"]
 Horizon = Literal["next", "lasting", "auto"]
 
 
@@ -32,9 +33,11 @@ def check_choice(name: str, value: str, choices: Any) -> None:
         raise InputError(f"{name} = {value!r}, but it must be one of {', '.join(get_args(choices))}.")
 
 
-def check_horizon(horizon: Horizon, has_lasting: bool, history: pd.DataFrame | None) -> None:
+def check_horizon(
+    horizon: Horizon, has_lasting: bool, history: pd.DataFrame | None = None, among: Any = Horizon
+) -> None:
     """Raise InputError unless this is a horizon that the engine has a view of, and what it depends on is known."""
-    check_choice("horizon", horizon, Horizon)
+    check_choice("horizon", horizon, among)
     if horizon != "next" and not has_lasting:
         raise InputError(
             f"horizon = {horizon!r}, but this engine has no view of lasting taste. Fit one with lasting.enabled: true "

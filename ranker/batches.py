@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ranker.arguments import check_k, check_known, listed
+from encoders.errors import InputError
+from ranker.arguments import View, check_horizon, check_k, check_known, listed
 from ranker.users import UserHistories
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.ids import IdMap, Ids
@@ -19,35 +20,45 @@ if TYPE_CHECKING:
 BLOCK_USERS = 1024  # in a batch: their candidates, with every source's score, stay in memory
 
 
-def schema_of(engine: Engine) -> pa.Schema:
-    """``user_id, item_id, score, rank``, and each source's own score, null where it has none."""
+def check_candidates(engine: Engine, k: int, rerank: bool, horizon: View) -> None:
+    """Raise InputError unless an engine has such candidates."""
+    check_k(k, len(engine.catalogue), len(engine.catalogue))
+    check_horizon(horizon, engine.lasting is not None, among=View)
+    if rerank and horizon == "lasting":
+        raise InputError(
+            "rerank, but horizon = 'lasting': the cross-encoder learned what comes next. Ask for one of the two."
+        )
+
+
+def schema_of(engine: Engine, horizon: View) -> pa.Schema:
+    """``user_id, item_id, score, rank``, and the own score of each source of a view, null where it has none."""
     fields = [
         pa.field("user_id", _type_of(engine.users.base.users), nullable=False),
         pa.field("item_id", _type_of(engine.catalogue.ids), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
         pa.field("rank", pa.int32(), nullable=False),
     ]
-    return pa.schema([*fields, *(pa.field(name, pa.float32()) for name in engine.retriever.sources)])
+    return pa.schema([*fields, *(pa.field(name, pa.float32()) for name in engine.views.of(horizon).sources)])
 
 
 def candidate_batches(
-    engine: Engine, user_ids: Ids | None, k: int | None, rerank: bool, users: UserHistories
+    engine: Engine, user_ids: Ids | None, k: int | None, rerank: bool, horizon: View, users: UserHistories
 ) -> Iterator[pa.RecordBatch]:
     """The candidates of these users by what they did; see ``Engine.candidates``."""
     n_items = len(engine.catalogue)
     most = min(engine.config.fusion.depth, n_items) if k is None else k
-    check_k(most, n_items, n_items)
+    check_candidates(engine, most, rerank, horizon)
     ids = users.ids if user_ids is None else listed(user_ids)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        schema = schema_of(engine)
+        schema, retriever = schema_of(engine, horizon), engine.views.of(horizon)
         everything = np.ones(n_items, np.bool_)
         for start in range(0, len(ids), BLOCK_USERS):
             block = ids[start : start + BLOCK_USERS]
             histories = users.histories(block)
             check_known(block, histories.lengths)
             requests = Requests(histories, everything)
-            found = engine.retriever.retrieve(requests, most)
+            found = retriever.retrieve(requests, most)
             if rerank:
                 found = engine.reranker.rerank(requests, found)
             yield _batch(block, engine.catalogue.ids, found, schema)

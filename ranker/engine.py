@@ -13,7 +13,7 @@ import pyarrow as pa
 from encoders import Encoder
 from encoders.errors import InputError
 from ranker.answers import answer_table, best_of, read_queries
-from ranker.arguments import Horizon, OnUnknown, asked, check_horizon, check_k, list_names, listed
+from ranker.arguments import Horizon, OnUnknown, View, asked, check_horizon, check_k, list_names, listed
 from ranker.artifact import serving
 from ranker.batches import candidate_batches
 from ranker.calibration import Calibration
@@ -203,7 +203,7 @@ class Engine:
         return table.rename(columns={"item_id": "similar_item_id", "user_id": "item_id"})
 
     def candidates(
-        self, user_ids: Ids | None = None, k: int | None = None, *, rerank: bool = False
+        self, user_ids: Ids | None = None, k: int | None = None, *, rerank: bool = False, horizon: View = "next"
     ) -> Iterator[pa.RecordBatch]:
         """The candidates of many users, a block of users at a time; ``ranker.offline`` has them on disk.
 
@@ -211,14 +211,15 @@ class Engine:
             user_ids: The users; None for everybody.
             k: Items for each, at most; None for as many as ``config.fusion.depth``.
             rerank: Let the re-ranker order its part of them.
+            horizon: As for ``recommend``: lists that will be used later are better of the lasting view.
 
         Returns:
             Batches ``user_id, item_id, score, rank`` and each source's own score, null where it has none.
 
         Raises:
-            InputError: A user is unknown (when their block is reached), or ``k`` is out of range.
+            InputError: A user is unknown (when their block is reached), or there are no such candidates.
         """
-        return candidate_batches(self, user_ids, k, rerank, self.users)
+        return candidate_batches(self, user_ids, k, rerank, horizon, self.users)
 
     def feedback(self, events: pd.DataFrame, refuse: Refuse | None = None) -> int:
         """Take in what users just did; the very next ``recommend`` knows it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ranker.arguments import View
 from ranker.lasting import lasting_views
 from retrieval.candidates import Source
 from retrieval.fusion import FusedRetriever
@@ -23,6 +24,10 @@ class Views:
     next: FusedRetriever
     lasting: FusedRetriever | None
     until: int
+
+    def of(self, horizon: View) -> FusedRetriever:
+        """The view of a horizon that this engine has."""
+        return self.next if self.lasting is None or horizon == "next" else self.lasting
 
     def over(self, sources: Mapping[str, Source], until: int) -> Views:
         """The same views of other sources of the same names; a name that is left out keeps its source."""

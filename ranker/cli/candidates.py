@@ -23,6 +23,9 @@ def candidates(
     ] = "all",
     k: Annotated[int, typer.Option("-k", "--k", help="Candidates for each user, at most.")] = 200,
     rerank: Annotated[bool, typer.Option("--rerank", help="Let the cross-encoder order the first of them.")] = False,
+    horizon: Annotated[
+        Literal["next", "lasting"], typer.Option(help="What they may take now, or in the coming weeks.")
+    ] = "next",
     workers: Annotated[
         int | None, typer.Option(help="Processes, a core each; else as many as there are cores.", show_default=False)
     ] = None,
@@ -50,7 +53,7 @@ def candidates(
     output: Output = ctx.obj
     user_ids = None if users == "all" else _user_ids(Path(users))
     if engine == "spark":
-        _by_spark(model, out, user_ids, k, rerank, master, output)
+        _by_spark(model, out, user_ids, k, rerank, horizon, master, output)
         return
     manifest = generate(
         model,
@@ -58,6 +61,7 @@ def candidates(
         user_ids,
         k,
         rerank=rerank,
+        horizon=horizon,
         workers=workers,
         users_per_shard=users_per_shard,
         progress=output.shows_progress,
@@ -68,14 +72,21 @@ def candidates(
 
 
 def _by_spark(
-    model: Path, out: str, user_ids: list[object] | None, k: int, rerank: bool, master: str | None, output: Output
+    model: Path,
+    out: str,
+    user_ids: list[object] | None,
+    k: int,
+    rerank: bool,
+    horizon: Literal["next", "lasting"],
+    master: str | None,
+    output: Output,
 ) -> None:
     from ranker.cli.arguments import loaded
     from ranker.spark import candidates as found
     from ranker.spark import session, write
 
     with loaded(model) as engine, session(master, "ranker candidates") as spark:
-        rows = write(found(spark, engine, user_ids, k, rerank=rerank), out)
+        rows = write(found(spark, engine, user_ids, k, rerank=rerank, horizon=horizon), out)
         output.show(written={"folder": out, "rows": rows, "version": engine.version})
 
 

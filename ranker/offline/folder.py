@@ -20,6 +20,7 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from encoders.errors import ArtifactError, InputError
+from ranker.arguments import View
 from retrieval.storage import load_settings, replace_settings
 
 PLAN, MANIFEST, LOCK = "_plan.json", "_manifest.json", "_lock"
@@ -40,6 +41,7 @@ class Plan:
         rerank: Whether the re-ranker orders them.
         users_per_shard: In each file but the last.
         libraries: Versions of what makes numbers and bytes.
+        horizon: What they are of.
     """
 
     version: str
@@ -52,6 +54,7 @@ class Plan:
     rerank: bool
     users_per_shard: PositiveInt
     libraries: dict[str, str]
+    horizon: View = "next"
 
     @property
     def shards(self) -> int:

@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from encoders.errors import ArtifactError, ConfigError, InputError
-from ranker.arguments import check_k, check_known, listed
+from ranker.arguments import View, check_known, listed
 from ranker.artifact import refusal
-from ranker.batches import BLOCK_USERS
+from ranker.batches import BLOCK_USERS, check_candidates
 from ranker.engine import Engine
 from ranker.installed import libraries
 from ranker.offline.folder import LOCK, MANIFEST, Manifest, Plan, Shard, agreed_plan, ids_sha256, plan_of, shard_name
@@ -37,6 +37,7 @@ def generate(
     k: int = 200,
     *,
     rerank: bool = False,
+    horizon: View = "next",
     workers: int | None = None,
     users_per_shard: int = USERS_PER_SHARD,
     progress: bool = True,
@@ -53,6 +54,7 @@ def generate(
         user_ids: The users; None for everybody.
         k: Items for each, at most.
         rerank: Let the re-ranker order its part of them.
+        horizon: As for ``Engine.recommend``: lists that will be used later are better of the lasting view.
         workers: Processes, each on one core; None: as many as this process may use cores.
         users_per_shard: In each file but the last.
         progress: Show a bar.
@@ -61,8 +63,8 @@ def generate(
         What was written: rows, sizes, checksums.
 
     Raises:
-        InputError: A user is unknown, there are no users, or the folder holds something else or another run's
-            candidates; the message says what differs.
+        InputError: A user is unknown, there are no users or no such candidates, or the folder holds something else or
+            another run's candidates; the message says what differs.
         ConfigError: A number is out of range.
         ArtifactError: The model cannot be read, or the disk refused; what was written stays, and a new run goes on.
     """
@@ -73,11 +75,11 @@ def generate(
             raise ConfigError(f"{name} = {number}, but it must be at least 1.")
     engine = load_engine(model)
     with closing(engine.log):
-        check_k(k, len(engine.catalogue), len(engine.catalogue))
+        check_candidates(engine, k, rerank, horizon)
         given = None if user_ids is None else _known(engine, user_ids)
         with _alone_in(out):
             ids = _everybody(engine, out) if given is None else given
-            plan = agreed_plan(out, _planned(engine, ids, k, rerank, users_per_shard))
+            plan = agreed_plan(out, _planned(engine, ids, k, rerank, horizon, users_per_shard))
             for pattern in LEFTOVERS:
                 for path in out.glob(pattern):
                     path.unlink()
@@ -146,11 +148,11 @@ def _everybody(engine: Engine, out: Path) -> IdList:
     return engine.users.ids[: None if before is None else before.users]
 
 
-def _planned(engine: Engine, ids: Sequence[object], k: int, rerank: bool, users_per_shard: int) -> Plan:
+def _planned(engine: Engine, ids: Sequence[object], k: int, rerank: bool, horizon: View, users_per_shard: int) -> Plan:
     return Plan(
         version=engine.version, fingerprint=fingerprint(engine), log_offset=engine.log.last_offset(),
         erasures=engine.log.erasures(), users=len(ids), users_sha256=ids_sha256(ids), k=k, rerank=rerank,
-        users_per_shard=users_per_shard, libraries={**libraries(), "pyarrow": pa.__version__},
+        users_per_shard=users_per_shard, libraries={**libraries(), "pyarrow": pa.__version__}, horizon=horizon,
     )  # fmt: skip
 
 

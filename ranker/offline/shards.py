@@ -85,14 +85,15 @@ def write_shard(user_ids: Sequence[object], path: Path) -> Shard:
     engine = opened.engine
     if opened.fingerprint != plan.fingerprint:
         raise InputError(f"{engine.folder}: was changed while candidates were generated. Let it be, and start again.")
-    schema = schema_of(engine).with_metadata({"model_version": plan.version, "model_sha256": plan.fingerprint})
+    told = {"model_version": plan.version, "model_sha256": plan.fingerprint}
+    schema = schema_of(engine, plan.horizon).with_metadata(told)
     try:
         with (
             threadpool_limits(1),
             replacing(path) as part,
             pq.ParquetWriter(part, schema, compression="zstd") as writer,
         ):
-            for batch in candidate_batches(engine, user_ids, plan.k, plan.rerank, opened.users):
+            for batch in candidate_batches(engine, user_ids, plan.k, plan.rerank, plan.horizon, opened.users):
                 writer.write_batch(batch.replace_schema_metadata(schema.metadata))
     except OSError as error:
         why = refusal(error)

@@ -12,8 +12,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from encoders.errors import ArtifactError, InputError
-from ranker.arguments import check_k, check_known, listed
-from ranker.batches import BLOCK_USERS, candidate_batches, schema_of
+from ranker.arguments import View, check_known, listed
+from ranker.batches import BLOCK_USERS, candidate_batches, check_candidates, schema_of
 from ranker.engine import Engine
 from ranker.persistence import fingerprint, load_engine, save_engine
 from ranker.spark.session import folder_of, mapped, on_one_core, send
@@ -29,6 +29,7 @@ def candidates(
     k: int = 200,
     *,
     rerank: bool = False,
+    horizon: View = "next",
 ) -> DataFrame:
     """The candidates of many users, as ``ranker.offline.generate`` writes them, in the same schema.
 
@@ -43,6 +44,7 @@ def candidates(
         users: A table with the column ``user_id``, which keeps its partitions; a list of ids; None for everybody.
         k: Items for each, at most.
         rerank: Let the re-ranker order its part of them.
+        horizon: As for ``Engine.recommend``: lists that will be used later are better of the lasting view.
 
     Returns:
         ``user_id, item_id, score, rank`` and each source's own score. Version and SHA-256 of the model are in the
@@ -53,12 +55,12 @@ def candidates(
             ``user_id``, or the engine is not saved as it is. Unknown users of a table fail its job.
         ArtifactError: The engine cannot be copied.
     """
-    check_k(k, len(engine.catalogue), len(engine.catalogue))
+    check_candidates(engine, k, rerank, horizon)
     told = {"model_version": engine.version, "model_sha256": fingerprint(engine)}
-    schema = schema_of(engine)
+    schema = schema_of(engine, horizon)
     table = _table(spark, engine, users, schema.field("user_id").type)
     name = send(spark, partial(_copy, engine, told["model_sha256"]))
-    found = mapped(table.select("user_id"), partial(_found, name, k, rerank), from_arrow_schema(schema))
+    found = mapped(table.select("user_id"), partial(_found, name, k, rerank, horizon), from_arrow_schema(schema))
     return found.withMetadata("user_id", told)
 
 
@@ -115,8 +117,10 @@ def _opened(name: str) -> Engine:
     return load_engine(folder_of(name))
 
 
-def _found(name: str, k: int, rerank: bool, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _found(
+    name: str, k: int, rerank: bool, horizon: View, batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     engine = _opened(name)
     for batch in batches:
         if len(batch):
-            yield from candidate_batches(engine, batch.column(0).to_pylist(), k, rerank, engine.users)
+            yield from candidate_batches(engine, batch.column(0).to_pylist(), k, rerank, horizon, engine.users)

@@ -26,6 +26,11 @@ def test_candidates_are_written_for_everybody_or_for_some(
     }
     pd.testing.assert_frame_equal(pd.read_parquet(out), everybody)
     pd.DataFrame({"user_id": [4, 2]}).to_csv(tmp_path / "some.csv", index=False)
+    later = tmp_path / "later"
+    assert ranker("candidates", model, "-k", "7", "--out", later, "--horizon", "lasting").code == 0
+    lasting = engine.recommend([4, 2], 7, horizon="lasting")[["user_id", "item_id", "rank"]]
+    found = pd.read_parquet(later).set_index("user_id").loc[[4, 2]].reset_index()[lasting.columns]
+    pd.testing.assert_frame_equal(found, lasting, check_dtype=False)
     some = tmp_path / "some"
     words = ("candidates", model, "-k", "7", "--out", some, "--users", tmp_path / "some.csv", "--workers", "1")
     assert ranker(*words).code == 0
@@ -38,6 +43,7 @@ def test_candidates_are_written_for_everybody_or_for_some(
         (["-k", "31"], [1], ["k = 31"]),
         (["-k", "5"], [999], ["unknown", "999"]),
         (["-k", "5"], [], ["empty"]),
+        (["-k", "5", "--horizon", "lasting", "--rerank"], [1], ["rerank", "'lasting'", "Ask for one"]),
         (["-k", "5", "--workers", "0"], [1], ["workers = 0"]),
         (["-k", "5", "--users-per-shard", "0"], [1], ["users_per_shard = 0"]),
     ],

@@ -1,5 +1,6 @@
 """Candidates on disk: what the engine answers, whole, and the same bytes however the run went."""
 
+import json
 import os
 import random
 import shutil
@@ -52,6 +53,28 @@ def test_the_folder_holds_what_the_engine_answers(saved, whole, fitted):
     metadata = pq.read_schema(whole / manifest.shards[0].name).metadata
     assert metadata[b"model_version"] == b"v0001"
     assert pq.read_metadata(whole / manifest.shards[0].name).row_group(0).column(0).compression == "ZSTD"
+
+
+def test_candidates_may_be_of_lasting_taste(saved, fitted, tmp_path):
+    manifest = generate(saved, tmp_path / "out", horizon="lasting", **SETTINGS)
+    assert manifest.plan.horizon == "lasting"
+    found = pq.read_table(tmp_path / "out").to_pandas()
+    assert list(found.columns[4:]) == list(fitted.lasting.sources)
+    expected = fitted.recommend(found["user_id"].unique(), 12, horizon="lasting").drop(columns="probability")
+    pd.testing.assert_frame_equal(found[expected.columns], expected, check_dtype=False, rtol=1e-4)
+    with pytest.raises(InputError, match="Ask for one of the two"):
+        generate(saved, tmp_path / "other", horizon="lasting", rerank=True, **SETTINGS)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_goes_on_that_was_begun_before_plans_told_of_a_horizon(saved, whole, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    plan = json.loads((out / "_plan.json").read_bytes())
+    del plan["horizon"]
+    (out / "_plan.json").write_text(json.dumps(plan))
+    generate(saved, out, **SETTINGS)
+    assert read_manifest(out) == read_manifest(whole)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -128,7 +151,12 @@ def test_feedback_that_comes_meanwhile_is_for_the_next_run(model, whole, tmp_pat
 
 @pytest.mark.parametrize(
     ("changed", "told"),
-    [({"k": 11}, "k was 12 and is 11"), ({"rerank": True}, "rerank was False"), ({"user_ids": [100]}, "users was")],
+    [
+        ({"k": 11}, "k was 12 and is 11"),
+        ({"rerank": True}, "rerank was False"),
+        ({"horizon": "lasting"}, "horizon was 'next'"),
+        ({"user_ids": [100]}, "users was"),
+    ],
 )
 def test_another_runs_folder_is_refused_with_what_differs(saved, whole, changed, told):
     before = content(whole)

@@ -32,10 +32,10 @@ def rows(table):
     return table.sort_values(["user_id", "rank"]).reset_index(drop=True)
 
 
-@pytest.mark.parametrize("rerank", [False, True])
-def test_rows_are_those_of_one_machine(spark, told, tmp_path, rerank):
-    generate(told.folder, tmp_path / "local", k=K, rerank=rerank, workers=1, progress=False)
-    found = candidates(spark, told, k=K, rerank=rerank)
+@pytest.mark.parametrize("asked", [{}, {"rerank": True}, {"horizon": "lasting"}], ids=str)
+def test_rows_are_those_of_one_machine(spark, told, tmp_path, asked):
+    generate(told.folder, tmp_path / "local", k=K, **asked, workers=1, progress=False)
+    found = candidates(spark, told, k=K, **asked)
     found.write.parquet(str(tmp_path / "spark"), compression="zstd")
     local, spread = (pd.read_parquet(tmp_path / name) for name in ("local", "spark"))
     assert local["user_id"].nunique() == 41  # the one who came since is there, too
