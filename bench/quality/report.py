@@ -161,6 +161,6 @@ def pauses(evaluation: Evaluation, measured: Sequence[Measured]) -> pd.Categoric
     return pd.Categorical([names[code] for code in codes], names, ordered=True)
 
 
-def of_lists(evaluation: Evaluation, by_seed: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def of_lists(evaluation: Evaluation, by_seed: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """What is known of each list that was judged: by the first seed alone where every seed asks for the same lists."""
     return np.concatenate(by_seed)[: len(next(iter(evaluation.lists.values())))]

@@ -142,6 +142,8 @@ def test_horizons_with_few_items_left_go_together(engine, filters):
 
 
 def test_lists_by_the_pause_are_logged_as_they_are_shown(engine):
+    click = pd.DataFrame({"event_id": ["between"], "user_id": [101], "item_id": ["i4"], "kind": ["click"]})
+    engine.feedback(click.assign(datetime=pd.Timestamp.now("UTC")))  # so that the one between the two others is here
     shown = engine.recommend([100, 101, 102], 4, horizon="auto", list_ids=["a", "b", "c"])
     logged = engine.log.read().query("kind == 'impression'")
     columns = {"user_id": "user_id", "item_id": "item_id", "rank": "value"}
