@@ -2,6 +2,7 @@
 
     RankerError
     ├── InputError(ValueError)      a table, an id or an argument cannot be used as given
+    │   └── TaskError               a task on which a model finds nothing tells nothing of it
     ├── ConfigError(ValueError)     a setting is unknown, of the wrong type or out of range
     ├── ArtifactError(OSError)      a saved file is missing, damaged, or of another format
     ├── ExportError(RuntimeError)   an exported model lost more quality than its tolerance allows
@@ -19,6 +20,10 @@ class RankerError(Exception):
 
 class InputError(RankerError, ValueError):
     """A table, an id or an argument cannot be used as given."""
+
+
+class TaskError(InputError):
+    """A model finds nothing on a task, so no loss can be measured on it."""
 
 
 class ConfigError(RankerError, ValueError):

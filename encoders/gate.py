@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from encoders.errors import InputError
+from encoders.errors import TaskError
 from encoders.pair import PairScorer
 from encoders.report import MetricChange
 from encoders.tasks import NDCG_CUTOFF, RankingTask, RetrievalTask
@@ -44,7 +44,7 @@ class RetrievalGate:
         """Compare an exported encoder with the original.
 
         Raises:
-            InputError: the original finds nothing relevant, so that no loss can be measured.
+            TaskError: the original finds nothing relevant, so that no loss can be measured.
         """
         documents = exported.encode(self.task.documents, progress=True)
         queries = exported.encode(self.task.queries, progress=True)
@@ -85,7 +85,7 @@ class RankingGate:
         """Compare an exported cross-encoder with the original.
 
         Raises:
-            InputError: the original ranks nothing relevant, so that no loss can be measured.
+            TaskError: the original ranks nothing relevant, so that no loss can be measured.
         """
         scores = exported.score(self.task.pairs, progress=True)
         finite = bool(np.isfinite(scores).all())
@@ -102,7 +102,7 @@ class RankingGate:
 def _change(name: str, original: NDArray[np.float64], exported: NDArray[np.float64], seed: int) -> MetricChange:
     mean = float(original.mean())
     if mean == 0.0:
-        raise InputError(
+        raise TaskError(
             f"The original model's {name} on this task is 0, so no loss can be measured on it: "
             "pass a task that the model can do."
         )

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from encoders import OnnxTextEncoder, StateEncoder, TextEncoder, export_text_encoder
-from encoders.errors import ConfigError
+from encoders.errors import ConfigError, TaskError
 from encoders.gate import RetrievalGate
 from ranker.calibration import fit_calibration
 from ranker.config import EngineConfig
@@ -237,7 +237,14 @@ def serving_encoder(
     task = retrieval_task(histories.liked(), catalogue, np.random.default_rng(config.seed))
     logger.info("Exporting the text encoder.")
     with temporary_folder("encoder-") as folder:
-        export_text_encoder(original, task, folder, config.export, layers)
+        try:
+            export_text_encoder(original, task, folder, config.export, layers)
+        except TaskError:
+            logger.warning(
+                "Text search finds nothing of what users took next, so no export of the encoder can be judged, and it "
+                "serves as it is. Do the items' texts say what they are?"
+            )
+            return original
         encoder = OnnxTextEncoder.load(folder)
         remove_with(encoder, folder)
     return encoder

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import tiny_engine
 
-from encoders.errors import ConfigError
+import ranker
+from encoders import TextEncoder
+from encoders.errors import ConfigError, TaskError
 from ranker.config import EngineConfig
 from ranker.fitting import _given_weights
 from ranker.lists import LabelledLists, list_ndcg
@@ -54,3 +57,15 @@ def test_given_weights_must_name_the_sources():
         _given_weights(EngineConfig.from_dict({"fusion": {"weights": {"als": 1.0}}}))
     assert _given_weights(EngineConfig.from_dict({"fusion": {"method": "rrf"}})) == dict.fromkeys(sources, 1.0)
     assert _given_weights(EngineConfig()) is None
+
+
+def test_texts_that_say_nothing_of_what_is_taken_next_do_not_stop_a_fit(checkpoint, monkeypatch, caplog):
+    def nothing_found(*_):
+        raise TaskError("The original model's recall@10 on this task is 0.")
+
+    monkeypatch.setattr("ranker.fitting.export_text_encoder", nothing_found)
+    settings = tiny_engine.split_config(checkpoint, {"quantized": True})
+    engine = ranker.fit(tiny_engine.interactions(), tiny_engine.items(), settings, progress=False)
+    assert isinstance(engine.encoder, TextEncoder)
+    assert "Text search finds nothing of what users took next" in caplog.text
+    assert len(engine.recommend([100], 5)) == 5
