@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from encoders import (
     export_pair_cross_encoder,
     export_text_encoder,
 )
+from encoders.errors import InputError, TaskError
 from ranker.engine import Engine
 from ranker.pair.reranker import PairReranker
 from ranker.persistence import load_engine, save_engine
@@ -73,7 +76,7 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
     Raises:
         ExportError: No precision passed; the message holds the figures. Nothing is written then.
         ArtifactError: The folder holds something else, or the disk refused.
-        InputError: The log is too thin to judge an export on.
+        InputError: The log is too thin to judge an export on, or tells nothing of it. Nothing is written then.
     """
     histories = engine.users.histories(engine.users.ids).liked()
     rng = np.random.default_rng(engine.config.seed)
@@ -86,7 +89,8 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             target = Path(temporary) / "encoder"
             task = retrieval_task(histories, engine.catalogue, rng)
             lower = reranker.items.shape.lower_layers if isinstance(reranker, SplitReranker) else None
-            export_text_encoder(encoder, task, target, engine.config.export, lower)
+            with _judged_on_the_log("text encoder"):
+                export_text_encoder(encoder, task, target, engine.config.export, lower)
             encoder = OnnxTextEncoder.load(target)
             if "text" in views.next.sources:
                 vectors = encoder.encode(engine.catalogue.texts, progress=True)
@@ -100,7 +104,8 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
             logger.info("Exporting the cross-encoder.")
             target = Path(temporary) / "cross_encoder"
             lists = ranking_task(histories, engine.retriever, reranker, rng)
-            export_pair_cross_encoder(reranker.cross_encoder, lists, target, engine.config.export)
+            with _judged_on_the_log("cross-encoder"):
+                export_pair_cross_encoder(reranker.cross_encoder, lists, target, engine.config.export)
             served = OnnxPairCrossEncoder.load(target)
             reranker = PairReranker(served, reranker.texts, reranker.depth, reranker.blend, reranker.gain)
         if isinstance(reranker, PairReranker) and isinstance(reranker.cross_encoder, OnnxPairCrossEncoder):
@@ -114,3 +119,16 @@ def export(engine: Engine, folder: Path | str) -> EngineExport:
         ", ".join(f"the {part.replace('_', '-')} in {report.chosen}" for part, report in reports.items()),
     )
     return EngineExport(engine, reports)
+
+
+@contextmanager
+def _judged_on_the_log(part: str) -> Iterator[None]:
+    """A task that tells nothing of a model was made from the log here: its caller can only change the log."""
+    try:
+        yield
+    except TaskError as error:
+        raise InputError(
+            f"No export of the {part} can be judged: on this log the {part} itself finds nothing of what users took "
+            "next, and an export that nothing vouches for is not served. Serve the engine as it is, or export again "
+            "when items' texts say what they are and more feedback has come."
+        ) from error

@@ -11,7 +11,7 @@ from tiny_engine import events
 
 import ranker
 from encoders import ExportConfig, OnnxPairCrossEncoder, OnnxTextEncoder
-from encoders.errors import ArtifactError, ExportError, InputError
+from encoders.errors import ArtifactError, ExportError, InputError, TaskError
 from ranker.reranker import Gain
 from ranker.tasks import ranking_task, retrieval_task
 from retrieval.histories import Histories
@@ -55,6 +55,21 @@ def test_an_export_of_what_came_to_order_since_the_fit_has_no_probabilities(engi
     other = not engine.reranker.gain.serves  # as when learning lets it serve, or no longer
     engine.reranker.gain = Gain(1.0 if other else -1.0, 0.0)
     assert ranker.export(at(engine, "fp32"), tmp_path / "served").engine.calibration is None
+
+
+@pytest.mark.parametrize("part", ["text encoder", "cross-encoder"])
+def test_a_log_that_tells_nothing_of_a_transformer_is_refused_in_words_of_its_caller(
+    engine, tmp_path, monkeypatch, part
+):
+    def nothing_found(*_):
+        raise TaskError("The original model's recall@10 on this task is 0: pass a task that the model can do.")
+
+    exporter = {"text encoder": "export_text_encoder", "cross-encoder": "export_pair_cross_encoder"}[part]
+    monkeypatch.setattr(f"ranker.exporting.{exporter}", nothing_found)
+    with pytest.raises(InputError, match=f"No export of the {part} can be judged: .* Serve the engine as it is, or"):
+        ranker.export(at(engine, "fp32"), tmp_path / "served")
+    assert not (tmp_path / "served").exists()
+    assert len(engine.recommend([100], 5)) == 5
 
 
 def test_items_and_queries_are_read_by_the_same_encoder(engine, tmp_path):
