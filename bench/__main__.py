@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from bench import demo, dial, latency, pairs, quantization
+from bench import demo, dial, latency, logs, pairs, quantization
 from bench.feedback import command as feedback
 from bench.quality import command as quality
 from bench.scale import command as scale
@@ -15,6 +15,7 @@ app.command("demo")(demo.main)
 app.command("dial")(dial.main)
 app.command("feedback")(feedback.main)
 app.command("latency")(latency.main)
+app.command("logs")(logs.main)
 app.command("pairs")(pairs.main)
 app.command("quality")(quality.main)
 app.command("quantization")(quantization.main)
