@@ -41,6 +41,8 @@ from retrieval.training import TrainingReport
 
 logger = logging.getLogger(__name__)
 
+NOTHING_FOUND = "Text search finds nothing of what users took next (do the items' texts say what they are?), so"
+
 
 def fit(
     interactions: pd.DataFrame,
@@ -205,7 +207,12 @@ def tuned_encoder(
     tuned, seen = unfreeze(original, lists, catalogue.texts, factors, split, config.seed, progress)
     others = histories.take(np.setdiff1d(np.arange(len(histories)), seen))
     task = retrieval_task(others.liked(), catalogue, np.random.default_rng(config.seed))
-    verdict = RetrievalGate(original, task, config.export.k, config.export.tolerance, config.export.seed).judge(tuned)
+    gate = RetrievalGate(original, task, config.export.k, config.export.tolerance, config.export.seed)
+    try:
+        verdict = gate.judge(tuned)
+    except TaskError:
+        logger.warning("%s the tuned encoder cannot be judged, and the encoder stays as it was.", NOTHING_FOUND)
+        return original, NOBODY
     figures = ", ".join(f"{change.name} {change.original:.4f} → {change.exported:.4f}" for change in verdict.changes)
     if verdict.passed:
         logger.info("The tuned encoder searches as well as before: %s.", figures)
@@ -240,10 +247,7 @@ def serving_encoder(
         try:
             export_text_encoder(original, task, folder, config.export, layers)
         except TaskError:
-            logger.warning(
-                "Text search finds nothing of what users took next, so no export of the encoder can be judged, and it "
-                "serves as it is. Do the items' texts say what they are?"
-            )
+            logger.warning("%s no export of the encoder can be judged, and it serves as it is.", NOTHING_FOUND)
             return original
         encoder = OnnxTextEncoder.load(folder)
         remove_with(encoder, folder)

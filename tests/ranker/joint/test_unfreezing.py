@@ -15,7 +15,7 @@ from tiny_split import assert_same, fit
 import ranker
 import ranker.split.fitting as split_fitting
 from encoders import ExportConfig, OnnxTextEncoder, TextEncoder, TextEncoderConfig
-from encoders.errors import ConfigError, InputError
+from encoders.errors import ConfigError, InputError, TaskError
 from encoders.layers import layer_stack, lower_part, top_layers
 from ranker import fitting
 from ranker.config import SplitConfig, UnfreezingConfig
@@ -174,6 +174,16 @@ def test_an_encoder_that_searches_worse_is_dropped_with_a_warning(checkpoint, ca
     plain = fit(checkpoint, export=export)
     assert engine.encoder.fingerprint == plain.encoder.fingerprint
     assert_same(tiny_engine.answers(plain), tiny_engine.answers(engine))
+
+
+def test_an_encoder_whose_search_tells_nothing_stays_as_it_was(checkpoint, monkeypatch, caplog):
+    def nothing_found(*_):
+        raise TaskError("The original model's recall@10 on this task is 0.")
+
+    monkeypatch.setattr(fitting.RetrievalGate, "judge", nothing_found)
+    engine = fit(checkpoint, split=TUNED, export=ANYTHING_GOES)
+    assert "so the tuned encoder cannot be judged, and the encoder stays as it was." in caplog.text
+    assert engine.encoder.fingerprint == TextEncoder.load(checkpoint, engine.config.encoder).fingerprint
 
 
 def test_more_layers_than_lie_below_are_refused_before_the_items_are_read(checkpoint, monkeypatch):
