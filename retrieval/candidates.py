@@ -19,6 +19,7 @@ NO_ITEM = -1  # fills a row that ran out of candidates, as FAISS does
 
 BLOCK_SCORES = 1 << 25  # scores held at once while ranking the whole catalogue: 128 MiB of float32
 BLOCK_ROWS = 1024  # and users at once, however small the catalogue
+FEW_VECTORS = 4  # that one core multiplies with a table in the time in which the BLAS does with two
 TOP_SCORES = 1 << 17  # among which the best are sought at once: half a MiB, which a core's cache holds
 GROUPS = 4  # of scores for each of the best that are sought; a group has as many scores at least
 LEAST = np.finfo(np.float32).min
@@ -186,12 +187,17 @@ def every_product(vectors: NDArray[np.float32], table: NDArray[np.float32]) -> N
     """Rows of vectors (U, d) times all rows of a table (I, d), in an array that this thread's next call changes.
 
     The system takes as long to map memory for so many scores as they take to compute, so they get the same once more.
+    The few rows of a request take no threads of the BLAS, which would wait actively for more work afterwards, on the
+    cores that the request goes on with.
     """
     size = len(vectors) * len(table)
     kept: NDArray[np.float32] | None = getattr(_thread, "scores", None)
     if kept is None or len(kept) < size:
         kept = _thread.scores = np.empty(size, np.float32)
-    return np.matmul(vectors, table.T, out=kept[:size].reshape(len(vectors), len(table)))
+    scores = kept[:size].reshape(len(vectors), len(table))
+    if len(vectors) <= FEW_VECTORS:
+        return np.vecdot(vectors[:, None], table, out=scores)
+    return np.matmul(vectors, table.T, out=scores)
 
 
 def inner_products(

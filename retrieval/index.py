@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from encoders.errors import ArtifactError
-from retrieval.candidates import NO_ITEM, inner_products, top_k
+from retrieval.candidates import NO_ITEM, every_product, inner_products, top_k
 from retrieval.gpu import MOST, on_gpu
 from retrieval.storage import load_array, load_settings, save_settings
 
@@ -148,7 +148,7 @@ class VectorIndex:
         share = float(allowed.mean())
         if share < NARROW:
             within = np.append(np.flatnonzero(allowed), NO_ITEM)  # the last one is what NO_ITEM, -1, stands at
-            return np.take(within, top_k(queries @ self.vectors[within[:-1]].T, depth)[0])
+            return np.take(within, top_k(every_product(queries, self.vectors[within[:-1]]), depth)[0])
         if self._gpu is not None and share == 1 and depth <= MOST:
             return self._gpu.search(queries, depth)
         # on no more threads than queries: waking others takes ten times a small search

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from encoders.errors import InputError
 from retrieval.als import AlsRetriever
-from retrieval.candidates import BLOCK_SCORES, NO_ITEM, Source, top_k
+from retrieval.candidates import BLOCK_SCORES, NO_ITEM, Source, every_product, top_k
 from retrieval.text import TextRetriever
 
 
@@ -38,7 +38,8 @@ def similar_items(
         asked = items[start : start + block]
         cosines = np.zeros((len(asked), n_items), np.float32)
         for space in spaces:
-            cosines += space.vectors[asked] @ space.vectors.T / (space.lengths[asked, None] * space.lengths)
+            products = every_product(space.vectors[asked], space.vectors)
+            cosines += products / (space.lengths[asked, None] * space.lengths)
         cosines /= len(spaces)
         cosines[np.arange(len(asked)), asked] = -np.inf
         found[start : start + block], scores[start : start + block] = top_k(cosines, k)

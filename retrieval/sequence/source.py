@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from encoders.errors import ArtifactError, ConfigError, InputError
-from retrieval.candidates import NO_ITEM, Candidates, Requests, inner_products, rank_all
+from retrieval.candidates import NO_ITEM, Candidates, Requests, every_product, inner_products, rank_all
 from retrieval.histories import Histories
 from retrieval.sequence.model import NO_EVENT, EventReader, SequenceConfig
 from retrieval.sequence.training import Events, SequenceModel, fit_sequence
@@ -170,7 +170,8 @@ class SequenceRetriever:
 
         def score_block(block: Requests) -> NDArray[np.float32]:
             states = self.states(block.histories)
-            scores: NDArray[np.float32] = states @ self.table.T + self.bias
+            scores = every_product(states, self.table)
+            scores += self.bias
             scores[~states.any(axis=1)] = -np.inf
             return scores
 

@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -43,6 +44,17 @@ def test_products_are_those_of_the_vectors_whatever_was_multiplied_before():
 
     with ThreadPoolExecutor(4) as pool:  # no thread sees another's
         assert all(all(each) for each in pool.map(products, range(8)))
+
+
+def test_the_products_of_one_request_are_the_work_of_one_thread():
+    rng = np.random.default_rng(0)
+    vector, table = rng.standard_normal((1, 64), np.float32), rng.standard_normal((20_000, 64), np.float32)
+    time.sleep(0.1)  # until threads that other tests woke have gone to sleep
+    of_thread, of_process = time.thread_time(), time.process_time()
+    for _ in range(500):
+        every_product(vector, table)
+    of_thread, of_process = time.thread_time() - of_thread, time.process_time() - of_process
+    assert of_process < 1.2 * of_thread
 
 
 def test_reordered_candidates_keep_each_item_with_its_sources():
