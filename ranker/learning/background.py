@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from encoders.errors import ArtifactError
 from ranker.learning.learner import Learner
@@ -26,6 +27,9 @@ class BackgroundLearner:
     After a step during which requests came it pauses for twice as long as the step took, so that however much there is
     to learn, most requests meet no learner. An error in a step is logged, and what serves goes on. Where the disk
     refused, the step is tried again after a while; after any other error its events are passed over.
+
+    It computes on one thread, and so does the BLAS of the whole process meanwhile, which knows no other limit; requests
+    need no more.
 
     Args:
         learner: The learner; nobody else may step it meanwhile.
@@ -88,18 +92,19 @@ class BackgroundLearner:
     def _run(self, step: Callable[[], bool], pass_over: Callable[[], None]) -> None:
         torch.set_num_threads(1)  # of this thread's products alone: requests have the other cores
         wait = self._poll_s
-        while not self._closing.is_set():
-            asked, start = self._requests(), time.perf_counter()
-            try:
-                if step():
-                    wait = self._poll_s
-                    if self._requests() > asked:
-                        self._closing.wait(REST * (time.perf_counter() - start))
-                    continue
-            except ArtifactError:  # the disk: these events are for later
-                wait = min(LONGEST_WAIT, 2 * max(wait, self._poll_s))
-                logger.exception("A learning step failed; the next one is in %.1f s. What serves goes on.", wait)
-            except Exception:  # whatever is wrong with these events, they must not end the learning from all others
-                logger.exception("A learning step failed, and its events are passed over. What serves goes on.")
-                pass_over()
-            self._closing.wait(wait)
+        with threadpool_limits(1, "blas"):  # the whole process's: threads of the BLAS wait actively after a product
+            while not self._closing.is_set():
+                asked, start = self._requests(), time.perf_counter()
+                try:
+                    if step():
+                        wait = self._poll_s
+                        if self._requests() > asked:
+                            self._closing.wait(REST * (time.perf_counter() - start))
+                        continue
+                except ArtifactError:  # the disk: these events are for later
+                    wait = min(LONGEST_WAIT, 2 * max(wait, self._poll_s))
+                    logger.exception("A learning step failed; the next one is in %.1f s. What serves goes on.", wait)
+                except Exception:  # whatever is wrong with these events, they must not end the learning from all others
+                    logger.exception("A learning step failed, and its events are passed over. What serves goes on.")
+                    pass_over()
+                self._closing.wait(wait)
