@@ -32,9 +32,10 @@ class Replayed:
         users: Whose it is.
         items: What was to be found.
         at: Its place among all replayed ratings.
+        state_s: Seconds of each update of a user's state before a list, which the list would begin with else.
         recommend_s: Seconds of each list of the live engine.
         feedback_s: Seconds of each rating's way into the log.
-        pair_s: Seconds of a rating's way into the log and the next list of the same user.
+        pair_s: Seconds of a rating's way into the log, the update, and the next list of the same user.
         step_s: Seconds of each learning step of ``LEARNING``.
         gradient_s: Seconds of their gradient steps alone, without the making of lessons and the measuring of weights.
         lists: Lists that were learned from in each.
@@ -46,6 +47,7 @@ class Replayed:
     users: list[object] = field(default_factory=list)
     items: list[object] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
+    state_s: list[float] = field(default_factory=list)
     recommend_s: list[float] = field(default_factory=list)
     feedback_s: list[float] = field(default_factory=list)
     pair_s: list[float] = field(default_factory=list)
@@ -99,11 +101,14 @@ def replayed(
     for at, (user, item, weight, moment) in enumerate(tqdm(rows, total=len(test), desc="ratings", disable=None)):
         if weight >= LIKED and item not in rated[user]:
             clock = time.perf_counter()
+            live.users.histories([user])
+            updated = time.perf_counter()
             shown = live.recommend([user], K)["item_id"].tolist()
-            seconds = time.perf_counter() - clock
-            found.recommend_s.append(seconds)
+            done = time.perf_counter()
+            found.state_s.append(updated - clock)
+            found.recommend_s.append(done - updated)
             if user in told_at:
-                found.pair_s.append(seconds + told_at[user])
+                found.pair_s.append(done - clock + told_at[user])
             found.users.append(user)
             found.items.append(item)
             found.at.append(at)

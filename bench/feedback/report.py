@@ -66,8 +66,8 @@ def write(
         **{
             f"{name} ms, {label}": 1000 * float(np.quantile(part, share))
             for name, part in {
-                "list": found.recommend_s, "feedback": found.feedback_s, "feedback and the user's next list":
-                found.pair_s or found.recommend_s,
+                "feedback": found.feedback_s, "update of the user's state": found.state_s, "list": found.recommend_s,
+                "feedback and the user's next list": found.pair_s or found.recommend_s,
             }.items()
             for label, share in (("median", 0.5), ("p99", 0.99))
         },
