@@ -28,8 +28,8 @@ class BackgroundLearner:
     to learn, most requests meet no learner. An error in a step is logged, and what serves goes on. Where the disk
     refused, the step is tried again after a while; after any other error its events are passed over.
 
-    It computes on one thread, and so does the BLAS of the whole process meanwhile, which knows no other limit; requests
-    need no more.
+    It computes on one thread, and so does the BLAS of the whole process meanwhile, which knows no other limit. Requests
+    of up to four users need no more; those of many at once get their products from one core.
 
     Args:
         learner: The learner; nobody else may step it meanwhile.
@@ -44,14 +44,10 @@ class BackgroundLearner:
         self._poll_s = poll_s
         self._closing = threading.Event()
         self._turn = threading.Lock()  # of who changes what serves
-        work: dict[str, tuple[Callable[[], bool], Callable[[], None]]] = {"learner": (self._learn, learner.pass_over)}
-        if refitter is not None:
-            work["refitter"] = (self._refit, refitter.pass_over)
-        self._threads = [
-            threading.Thread(target=self._run, args=each, name=name, daemon=True) for name, each in work.items()
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._learning = threading.Thread(target=self._run_learner, name="learner", daemon=True)
+        self._refitting = threading.Thread(target=self._run_refitter, name="refitter", daemon=True)
+        self._refitting.start()
+        self._learning.start()
 
     def __enter__(self) -> BackgroundLearner:
         return self
@@ -64,8 +60,18 @@ class BackgroundLearner:
     def close(self) -> None:
         """End after the steps that are under way."""
         self._closing.set()
-        for thread in self._threads:
-            thread.join()
+        self._learning.join()
+
+    def _run_learner(self) -> None:
+        # Threads of the BLAS wait actively after a product, on the cores of requests; the limit is the whole process's.
+        # One thread sets it and takes it back, last of all: each of two would give back what it found, which is 1.
+        with threadpool_limits(1, "blas"):
+            self._run(self._learn, self.learner.pass_over)
+            self._refitting.join()
+
+    def _run_refitter(self) -> None:
+        if self.refitter is not None:
+            self._run(self._refit, self.refitter.pass_over)
 
     def _learn(self) -> bool:
         """One step of the learner; whether there was anything to learn from."""
@@ -92,19 +98,18 @@ class BackgroundLearner:
     def _run(self, step: Callable[[], bool], pass_over: Callable[[], None]) -> None:
         torch.set_num_threads(1)  # of this thread's products alone: requests have the other cores
         wait = self._poll_s
-        with threadpool_limits(1, "blas"):  # the whole process's: threads of the BLAS wait actively after a product
-            while not self._closing.is_set():
-                asked, start = self._requests(), time.perf_counter()
-                try:
-                    if step():
-                        wait = self._poll_s
-                        if self._requests() > asked:
-                            self._closing.wait(REST * (time.perf_counter() - start))
-                        continue
-                except ArtifactError:  # the disk: these events are for later
-                    wait = min(LONGEST_WAIT, 2 * max(wait, self._poll_s))
-                    logger.exception("A learning step failed; the next one is in %.1f s. What serves goes on.", wait)
-                except Exception:  # whatever is wrong with these events, they must not end the learning from all others
-                    logger.exception("A learning step failed, and its events are passed over. What serves goes on.")
-                    pass_over()
-                self._closing.wait(wait)
+        while not self._closing.is_set():
+            asked, start = self._requests(), time.perf_counter()
+            try:
+                if step():
+                    wait = self._poll_s
+                    if self._requests() > asked:
+                        self._closing.wait(REST * (time.perf_counter() - start))
+                    continue
+            except ArtifactError:  # the disk: these events are for later
+                wait = min(LONGEST_WAIT, 2 * max(wait, self._poll_s))
+                logger.exception("A learning step failed; the next one is in %.1f s. What serves goes on.", wait)
+            except Exception:  # whatever is wrong with these events, they must not end the learning from all others
+                logger.exception("A learning step failed, and its events are passed over. What serves goes on.")
+                pass_over()
+            self._closing.wait(wait)

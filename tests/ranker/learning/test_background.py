@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_info
 from ranker.learning.background import REST, BackgroundLearner
 from ranker.learning.config import LearningConfig
 from ranker.learning.learner import Learner, Step
+from ranker.learning.refit import Refitter
 
 TOOK = 0.05
 
@@ -49,11 +50,12 @@ def test_it_pauses_while_requests_come_and_only_then(split_engine, asked):
     assert (apart > 0.9 * (1 + REST) * TOOK) == asked
 
 
-def test_its_products_leave_the_other_cores_to_requests(split_engine):
+@pytest.mark.parametrize("refits", [False, True])
+def test_its_products_leave_the_other_cores_to_requests(split_engine, refits):
     learner = Watching(split_engine, LearningConfig())
     learner.seen = []
     before = blas_threads()
-    with BackgroundLearner(learner):
+    with BackgroundLearner(learner, Refitter(split_engine, LearningConfig()) if refits else None):
         while not learner.seen:
             time.sleep(0.01)
     assert learner.seen[0] == {1}
