@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from encoders.errors import ArtifactError
-from retrieval.candidates import NO_ITEM, Candidates, Requests, every_product, inner_products, rank_all
+from retrieval.candidates import NO_ITEM, Candidates, Requests, rank_all
 from retrieval.cold_start import factors_from_texts
 from retrieval.histories import Histories
+from retrieval.products import every_product, inner_products, one_blas_thread
 from retrieval.storage import load_array, load_settings, save_settings
 
 TOGETHER = 64  # users who are folded in at once: of near as many items each, as they are taken in that order
@@ -91,7 +91,7 @@ class AlsRetriever:
         """
         liked = histories.liked()
         confidence = sparse.csr_matrix(liked.matrix(1 + config.alpha * liked.weights, n_items))
-        with threadpool_limits(1, "blas"):  # implicit runs its own threads; BLAS threads inside them are a slowdown
+        with one_blas_thread():  # implicit runs its own threads; BLAS threads inside them are a slowdown
             model = AlternatingLeastSquares(
                 factors=config.factors,
                 regularization=config.regularization,

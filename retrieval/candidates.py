@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,9 @@ NO_ITEM = -1  # fills a row that ran out of candidates, as FAISS does
 
 BLOCK_SCORES = 1 << 25  # scores held at once while ranking the whole catalogue: 128 MiB of float32
 BLOCK_ROWS = 1024  # and users at once, however small the catalogue
-FEW_VECTORS = 4  # that one core multiplies with a table in the time in which the BLAS does with two
 TOP_SCORES = 1 << 17  # among which the best are sought at once: half a MiB, which a core's cache holds
 GROUPS = 4  # of scores for each of the best that are sought; a group has as many scores at least
 LEAST = np.finfo(np.float32).min
-
-_thread = threading.local()  # scores: what every_product fills
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,37 +177,6 @@ def rank_all(
         block.bar(block_scores)
         items[rows], scores[rows] = top_k(block_scores, k)
     return Candidates.of(source, items, scores)
-
-
-def every_product(vectors: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of vectors (U, d) times all rows of a table (I, d), in an array that this thread's next call changes.
-
-    The system takes as long to map memory for so many scores as they take to compute, so they get the same once more.
-    The few rows of a request take no threads of the BLAS, which would wait actively for more work afterwards, on the
-    cores that the request goes on with.
-    """
-    size = len(vectors) * len(table)
-    kept: NDArray[np.float32] | None = getattr(_thread, "scores", None)
-    if kept is None or len(kept) < size:
-        kept = _thread.scores = np.empty(size, np.float32)
-    scores = kept[:size].reshape(len(vectors), len(table))
-    if len(vectors) <= FEW_VECTORS:
-        return np.vecdot(vectors[:, None], table, out=scores)
-    return np.matmul(vectors, table.T, out=scores)
-
-
-def inner_products(
-    vectors: NDArray[np.float32], table: NDArray[np.float32], items: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Each row's vector (U, d) times the rows of a table (I, d) at its own items (U, K): (U, K).
-
-    A row at a time, since the vectors of all rows' items at once would be gigabytes; and each product by itself, since
-    a product of matrices rounds by the place of a row in it: equal items have equal products, wherever they stand.
-    """
-    products = np.empty(items.shape, np.float32)
-    for row, at in enumerate(items):
-        np.vecdot(table[at], vectors[row], out=products[row])
-    return products
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -15,8 +15,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from encoders.errors import ArtifactError
-from retrieval.candidates import NO_ITEM, every_product, inner_products, top_k
+from retrieval.candidates import NO_ITEM, top_k
 from retrieval.gpu import MOST, on_gpu
+from retrieval.products import every_product, inner_products
 from retrieval.storage import load_array, load_settings, save_settings
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from encoders.errors import InputError
 from retrieval.als import AlsRetriever
-from retrieval.candidates import BLOCK_SCORES, NO_ITEM, Source, every_product, top_k
+from retrieval.candidates import BLOCK_SCORES, NO_ITEM, Source, top_k
+from retrieval.products import every_product
 from retrieval.text import TextRetriever
 
 

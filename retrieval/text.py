@@ -12,8 +12,9 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from encoders.errors import InputError
-from retrieval.candidates import NO_ITEM, Candidates, Requests, inner_products
+from retrieval.candidates import NO_ITEM, Candidates, Requests
 from retrieval.index import IndexConfig, VectorIndex
+from retrieval.products import inner_products
 from retrieval.storage import load_settings, save_settings
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from types import TracebackType
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from encoders.errors import ArtifactError
 from ranker.learning.learner import Learner
 from ranker.learning.refit import Refitter
+from retrieval.products import one_blas_thread
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +44,11 @@ class BackgroundLearner:
         self._poll_s = poll_s
         self._closing = threading.Event()
         self._turn = threading.Lock()  # of who changes what serves
-        self._learning = threading.Thread(target=self._run_learner, name="learner", daemon=True)
-        self._refitting = threading.Thread(target=self._run_refitter, name="refitter", daemon=True)
-        self._refitting.start()
-        self._learning.start()
+        self._threads = [self._thread("learner", self._learn, learner.pass_over)]
+        if refitter is not None:
+            self._threads.append(self._thread("refitter", self._refit, refitter.pass_over))
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> BackgroundLearner:
         return self
@@ -60,18 +61,8 @@ class BackgroundLearner:
     def close(self) -> None:
         """End after the steps that are under way."""
         self._closing.set()
-        self._learning.join()
-
-    def _run_learner(self) -> None:
-        # Threads of the BLAS wait actively after a product, on the cores of requests; the limit is the whole process's.
-        # One thread sets it and takes it back, last of all: each of two would give back what it found, which is 1.
-        with threadpool_limits(1, "blas"):
-            self._run(self._learn, self.learner.pass_over)
-            self._refitting.join()
-
-    def _run_refitter(self) -> None:
-        if self.refitter is not None:
-            self._run(self._refit, self.refitter.pass_over)
+        for thread in self._threads:
+            thread.join()
 
     def _learn(self) -> bool:
         """One step of the learner; whether there was anything to learn from."""
@@ -95,8 +86,15 @@ class BackgroundLearner:
         registry = self.learner.engine.observations.registry
         return registry.get_sample_value("ranker_seconds_count", answered) or 0
 
+    def _thread(self, name: str, step: Callable[[], bool], pass_over: Callable[[], None]) -> threading.Thread:
+        return threading.Thread(target=self._run, args=(step, pass_over), name=name, daemon=True)
+
     def _run(self, step: Callable[[], bool], pass_over: Callable[[], None]) -> None:
         torch.set_num_threads(1)  # of this thread's products alone: requests have the other cores
+        with one_blas_thread():  # the BLAS's threads wait actively after a product, on the cores of requests
+            self._repeat(step, pass_over)
+
+    def _repeat(self, step: Callable[[], bool], pass_over: Callable[[], None]) -> None:
         wait = self._poll_s
         while not self._closing.is_set():
             asked, start = self._requests(), time.perf_counter()

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from encoders.errors import ArtifactError, ConfigError, InputError
-from retrieval.candidates import NO_ITEM, Candidates, Requests, every_product, inner_products, rank_all
+from retrieval.candidates import NO_ITEM, Candidates, Requests, rank_all
 from retrieval.histories import Histories
+from retrieval.products import every_product, inner_products
 from retrieval.sequence.model import NO_EVENT, EventReader, SequenceConfig
 from retrieval.sequence.training import Events, SequenceModel, fit_sequence
 from retrieval.storage import load_array, load_settings, save_settings

@@ -1,6 +1,3 @@
-import time
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from encoders.errors import InputError
-from retrieval.candidates import NO_ITEM, Candidates, Requests, every_product, top_k
+from retrieval.candidates import NO_ITEM, Candidates, Requests, top_k
 from retrieval.histories import Histories
 from retrieval.queries import Queries
 
@@ -29,32 +26,6 @@ def test_top_k_equals_a_full_stable_sort(scores, k):
         assert items[row].tolist() == padded
         expected = [scores[row, item] if item != NO_ITEM else -np.inf for item in padded]
         np.testing.assert_array_equal(best[row], expected)
-
-
-def test_products_are_those_of_the_vectors_whatever_was_multiplied_before():
-    rng = np.random.default_rng(0)
-    table = rng.standard_normal((50, 8)).astype(np.float32)
-    for rows in (3, 7, 1):
-        vectors = rng.standard_normal((rows, 8)).astype(np.float32)
-        np.testing.assert_allclose(every_product(vectors, table), vectors @ table.T, rtol=1e-5, atol=1e-6)
-
-    def products(seed):
-        vectors = np.random.default_rng(seed).standard_normal((20, 8)).astype(np.float32)
-        return [np.array_equal(every_product(vectors, table), vectors @ table.T) for _ in range(200)]
-
-    with ThreadPoolExecutor(4) as pool:  # no thread sees another's
-        assert all(all(each) for each in pool.map(products, range(8)))
-
-
-def test_the_products_of_one_request_are_the_work_of_one_thread():
-    rng = np.random.default_rng(0)
-    vector, table = rng.standard_normal((1, 64), np.float32), rng.standard_normal((20_000, 64), np.float32)
-    time.sleep(0.1)  # until threads that other tests woke have gone to sleep
-    of_thread, of_process = time.thread_time(), time.process_time()
-    for _ in range(500):
-        every_product(vector, table)
-    of_thread, of_process = time.thread_time() - of_thread, time.process_time() - of_process
-    assert of_process < 1.2 * of_thread
 
 
 def test_reordered_candidates_keep_each_item_with_its_sources():
