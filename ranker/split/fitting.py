@@ -111,7 +111,7 @@ def fit_split(
         store = build_store(folder, catalogue.texts, items.version, row_format, items.read, progress=progress)
         inputs = InputReader(store, factors, model.shape)
         logger.info(
-            "Training %d joint layers on %d lists, on %d with a query, and on %d that were refused.",
+            "Training %d joint layers: %d lists that were taken, %d with a query, %d refused.",
             config.joint_layers, len(train), len(queried), len(refused),
         )  # fmt: skip
         learned = Lessons(train, queried, refused)
