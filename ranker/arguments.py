@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from retrieval.interactions import Interactions
 OnUnknown = Literal["popular", "raise"]
 View = Literal["next", "lasting"]
 Horizon = Literal["next", "lasting", "auto"]
+SURROGATE = re.compile("[\ud800-\udfff]")  # what no text has, and no file takes
 
 
 def check_k(k: int, most: int, n_items: int) -> None:
@@ -75,10 +77,12 @@ def list_names(list_ids: str | Sequence[str], ids: Sequence[Any], given: bool) -
         raise InputError(
             "list_ids: lists for a given history are not logged, since nobody's later events belong to it."
         )
-    names = (list_ids,) if isinstance(list_ids, str) else tuple(list_ids)
-    if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(ids) != 0:
+    names = (list_ids,) if isinstance(list_ids, str) else tuple(list_ids) if isinstance(list_ids, Iterable) else ()
+    texts = {name for name in names if isinstance(name, str) and name and not SURROGATE.search(name)}
+    if not len(texts) == len(names) == len(ids):
         raise InputError(
-            f"list_ids: {len(set(names))} different ids for {len(ids)} users; give each list a new text of its own."
+            f"list_ids: {len(texts)} different texts in {len(names)} ids for {len(ids)} users; give each list a "
+            "new text of its own."
         )
     return names
 

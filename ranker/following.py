@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from encoders.errors import ArtifactError, InputError
 from ranker.engine import Engine
@@ -113,6 +116,16 @@ def follow_stream(stream: IO[str], recorder: Recorder) -> None:
         raise InputError(f"The stream broke off ({broken[0]}); what came before is recorded. Send the rest again.")
 
 
+class Read(NamedTuple):
+    """How far a file was read."""
+
+    size: int  # bytes
+    begins: str  # SHA-256 of its first line: another file may have taken its name
+
+
+READ = TypeAdapter(dict[str, Read])  # by path
+
+
 class FollowedFolder:
     """Files of JSON lines that appear and grow in a folder, read in the order of their names.
 
@@ -131,16 +144,16 @@ class FollowedFolder:
     def __init__(self, folder: Path, state: Path) -> None:
         if not folder.is_dir():
             raise InputError(f"{folder}: is no folder. Name one with files of JSON lines, or - for standard input.")
-        self.folder = folder
+        self.folder = folder.resolve()
         self._state = state
-        self._read: dict[str, int] = {}
+        self._read: dict[str, Read] = {}
         if state.exists():
             try:
-                self._read = {str(name): int(size) for name, size in json.loads(state.read_bytes()).items()}
-            except (ValueError, AttributeError, TypeError) as error:
+                self._read = READ.validate_json(state.read_bytes())
+            except (ValidationError, OSError) as error:
                 raise ArtifactError(
-                    f"{state}: cannot be read ({error}). Remove it: all files are read again, and what the log has "
-                    "counts once."
+                    f"{state}: cannot be read ({' '.join(str(error).split())}). Remove it: all files are read again, "
+                    "and what the log has counts once."
                 ) from error
 
     def record_new(self, recorder: Recorder) -> int:
@@ -151,31 +164,30 @@ class FollowedFolder:
         """
         total = 0
         for path in sorted(self.folder.glob("*.jsonl")):
-            for lines, size in self._new_lines(path):
+            for lines, size, read in self._new_lines(path):
                 recorder.record(lines)
-                self._read[path.name] = self._read.get(path.name, 0) + size
-                replace_text(self._state, json.dumps(self._read))
+                self._read[str(path)] = read
+                try:
+                    replace_text(self._state, READ.dump_json(self._read).decode())
+                except OSError as error:
+                    raise ArtifactError(f"{self._state}: cannot be written ({error.strerror}). Make room.") from error
                 total += size
         return total
 
-    def _new_lines(self, path: Path) -> Iterator[tuple[list[str], int]]:
-        """Whole lines beyond what was read, some at a time, and their size in bytes."""
+    def _new_lines(self, path: Path) -> Iterator[tuple[list[str], int, Read]]:
+        """Whole lines beyond what was read, some at a time, their size in bytes, and how far the file is read then."""
         try:
             with path.open("rb") as file:
-                if path.stat().st_size < self._read.get(path.name, 0):  # another file of the same name
-                    self._read[path.name] = 0
-                file.seek(self._read.get(path.name, 0))
-                lines, size = [], 0
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    lines.append(line.decode("utf-8", "replace"))
-                    size += len(line)
-                    if len(lines) == AT_ONCE:
-                        yield [text for text in lines if text.strip()], size
-                        lines, size = [], 0
-                if lines:
-                    yield [text for text in lines if text.strip()], size
+                begins = sha256(file.readline()).hexdigest()
+                read = self._read.get(str(path), Read(0, begins))
+                if read.begins != begins or path.stat().st_size < read.size:
+                    read = Read(0, begins)
+                file.seek(read.size)
+                whole = itertools.takewhile(lambda line: line.endswith(b"\n"), file)
+                while lines := list(itertools.islice(whole, AT_ONCE)):
+                    size = sum(map(len, lines))
+                    read = Read(read.size + size, begins)
+                    yield [text for line in lines if (text := line.decode("utf-8", "replace")).strip()], size, read
         except OSError as error:
             raise ArtifactError(f"{path}: cannot be read ({error.strerror}).") from error
 

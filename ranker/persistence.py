@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -76,9 +77,11 @@ def save_engine(engine: Engine, root: Path) -> Path:
             save_settings(gains, _new(folder / "reranker") / "gain.json")
             engine.reranker.save(folder / "reranker")
 
-    elsewhere = Path(engine.log.path).resolve() != (root / LOG).resolve()
+    # a site's own store of feedback stays its store
+    elsewhere = isinstance(engine.log, FeedbackLog) and Path(engine.log.path).resolve() != (root / LOG).resolve()
     if elsewhere and (root / LOG).exists():
-        FeedbackLog(root / LOG).check(engine.log.read())  # before a version is written that could not have its log
+        with closing(FeedbackLog(root / LOG)) as there:  # before a version is written that could not have its log
+            there.check(engine.log.read())
     version = write_version(root, write)
     # A served model is copied from the files that it was loaded from, and later saves prune those of older versions.
     if isinstance(engine.encoder, OnnxTextEncoder):
@@ -87,8 +90,10 @@ def save_engine(engine: Engine, root: Path) -> Path:
         engine.reranker = _load_reranker(version / "reranker", engine.encoder, engine.catalogue, engine.config)
     engine.version, engine.folder = version.name, root
     engine.saved_views, engine.learned = engine.views, None
-    if elsewhere:
-        engine.intake.move_to(FeedbackLog(root / LOG))
+    if isinstance(engine.log, FeedbackLog) and elsewhere:
+        log = FeedbackLog(root / LOG)
+        log.refuse_as(engine.log)
+        engine.intake.move_to(log)
     return version
 
 

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
+from implicit.recommender_base import ModelFitError
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from scipy import sparse
 
-from encoders.errors import ArtifactError
+from encoders.errors import ArtifactError, InputError
 from retrieval.candidates import NO_ITEM, Candidates, Requests, rank_all
 from retrieval.cold_start import factors_from_texts
 from retrieval.histories import Histories
@@ -88,6 +89,9 @@ class AlsRetriever:
             config: The settings.
             seed: Of the factors to start from.
             vectors: (I, dim) the items' text vectors, from which items that nobody took get their factors.
+
+        Raises:
+            InputError: A weight is so great that the factors are no numbers.
         """
         liked = histories.liked()
         confidence = sparse.csr_matrix(liked.matrix(1 + config.alpha * liked.weights, n_items))
@@ -99,7 +103,13 @@ class AlsRetriever:
                 iterations=config.iterations,
                 random_state=seed,
             )
-            model.fit(confidence, show_progress=False)
+            try:
+                model.fit(confidence, show_progress=False)
+            except ModelFitError as error:
+                raise InputError(
+                    f"als: the factors are no numbers, with weights of events up to {liked.weights.max():g}. Give them "
+                    "weights that are nearer to each other, or lower als.alpha."
+                ) from error
         factors = np.ascontiguousarray(model.item_factors, np.float32)
         if vectors is not None and config.text_penalty is not None:
             counts = np.bincount(liked.items, minlength=n_items)

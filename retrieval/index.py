@@ -131,7 +131,8 @@ class VectorIndex:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The nearest items to each query (U, dim) among the allowed ones (I,).
 
-        More are found than asked for, and scored again each by itself: what a query gets does not depend on the others.
+        More are found than asked for, and scored again each by itself: what a query gets does not depend on the others,
+        but for which ones of many equal items are found where they end the list.
 
         Returns:
             Items, and their inner products with the query, both (U, depth), best first and the lower item first among

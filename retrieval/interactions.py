@@ -47,7 +47,9 @@ class Interactions:
             )
         if frame.empty and users is None:
             raise InputError(f"{name}: the table has no rows, so there is nothing to learn from.")
-        weights = pd.to_numeric(frame["weight"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        with np.errstate(over="ignore"):  # too large for float32 is infinite, and refused as such
+            weights = pd.to_numeric(frame["weight"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+            weights = weights.astype(np.float32)
         bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
         if len(bad):
             first = frame["weight"].tolist()[bad[0]]  # as Python's own number, which reads as one
@@ -71,7 +73,7 @@ class Interactions:
             stranger = frame["user_id"].tolist()[int((rows < 0).argmax())]
             raise InputError(f"{name}: user {stranger!r} is not among the {len(id_map)} users asked for.")
         times = microseconds(frame["datetime"])
-        return cls(id_map, Histories.from_rows(rows, items, weights.astype(np.float32), times, len(id_map)))
+        return cls(id_map, Histories.from_rows(rows, items, weights, times, len(id_map)))
 
 
 def microseconds(times: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -20,7 +20,7 @@ def similar_items(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``k`` items nearest to each of these, by the mean of their cosines in ALS and in text space.
 
-    An item without a single event has no place in ALS space; its cosine there counts 0.
+    An item without a place in ALS space (nobody took it, and the source made it no factors of its text) has 0 there.
 
     Returns:
         Items and scores, both (len(items), k), best first, the item itself left out.

@@ -120,7 +120,9 @@ def refusals(path: Path | None) -> Iterator[Refuse]:
     from encoders.errors import InputError
 
     try:
-        opened = nullcontext(sys.stderr) if path is None else path.open("a", encoding="utf-8")
+        opened = (
+            nullcontext(sys.stderr) if path is None else path.open("a", encoding="utf-8", errors="backslashreplace")
+        )
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}). Name another file.") from error
     with opened as file:
@@ -149,13 +151,16 @@ def column_names(mappings: Sequence[str] | None) -> dict[str, str | list[str]]:
 
 
 def ranks(cutoffs: str) -> tuple[int, ...]:
-    """Cut-offs from ``5,10,20``."""
+    """Cut-offs from ``5,10,20``, checked before any work."""
     from encoders.errors import InputError
+    from ranker.evaluation.evaluate import check_summarised
 
     try:
-        return tuple(int(part) for part in cutoffs.split(","))
+        found = tuple(int(part) for part in cutoffs.split(","))
     except ValueError as error:
         raise InputError(f"--cutoffs {cutoffs!r}: write whole numbers with commas, as in 5,10,20.") from error
+    check_summarised(found)
+    return found
 
 
 def shares(typed: str) -> tuple[float, ...]:

@@ -51,8 +51,11 @@ def evaluate(
     cutoffs: Cutoffs = "5,10,20",
     out: PerUserFile = None,
     report: ReportFile = None,
+    time_unit: Unit = "s",
 ) -> None:
     """Measure a saved engine, and each of its parts, on events that it was not fitted on.
+
+    Where the file has a weight, events of weight 0 (had, and not liked) are not to be found.
 
     Example:
         ranker evaluate model later.csv --cutoffs 10,50 --report later.html
@@ -64,9 +67,9 @@ def evaluate(
     taken_at = ranks(cutoffs)
     check_writable(out, (".parquet",))
     check_report_file(report)
-    events = read_events(test)
+    events = read_events(test, time_unit)
     with loaded(model) as engine:
-        asked = asked_once(engine.users, engine.catalogue, events)
+        asked = asked_once(engine.users, engine.catalogue, events[events["weight"] > 0])
         found = judged(engine, asked, cutoffs=taken_at, seed=engine.config.seed)
         described = f"the events of {test.name}"
         if report is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ import typer
 
 from ranker.cli.arguments import Model, RefusedFile, Unit, loaded, refusals
 from ranker.cli.output import Output
-from ranker.cli.tables import read_feedback
+from ranker.cli.tables import read_feedback, with_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,26 +68,22 @@ def feedback(
             turned_away.append(event)
             write(event, why)
 
-        given = None if file is None else read_feedback(file, None if refused is None else refuse)
         with loaded(model) as engine:
-            if given is None:
+            if file is None:
                 events = given = _one_event(engine, str(user), str(item), str(kind), value)
             else:
-                events = _with_times(given, time_unit)
+                known = {"user_id": engine.users.base.users, "item_id": engine.catalogue.ids}
+                given = read_feedback(file, None if refused is None else refuse, known)
+                events = with_times(given, time_unit)
 
             def refuse_row(row: int, why: str) -> None:
-                refuse(given.iloc[row].dropna().to_json(date_format="iso"), why)
+                (event,) = given.iloc[[row]].dropna(axis="columns").to_dict("records")
+                refuse(json.dumps(event, default=str, ensure_ascii=False), why)
 
             new = engine.feedback(events, None if refused is None else refuse_row)
             held = len(engine.log)
     also = {} if refused is None else {"refused": len(turned_away)}
     output.show(recorded={"events": len(events), "new": new, **also, "in_the_log": held})
-
-
-def _with_times(events: pd.DataFrame, unit: Unit) -> pd.DataFrame:
-    from ranker.data.times import read_times
-
-    return events.assign(datetime=read_times(events["datetime"], unit)) if "datetime" in events else events
 
 
 def _one_event(engine: Engine, user: str, item: str, kind: str, value: float | None) -> pd.DataFrame:

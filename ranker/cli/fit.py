@@ -24,7 +24,7 @@ from ranker.cli.arguments import (
 )
 from ranker.cli.info import engine_facts
 from ranker.cli.output import Output
-from ranker.cli.tables import read_feedback
+from ranker.cli.tables import read_feedback, with_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,11 +94,11 @@ def fit(
     )
     events = None
     if feedback is not None:
-        events, known = check_items_known(
-            _events(feedback, time_unit), catalogue, on_bad_rows=on_bad_rows, name="feedback"
-        )
-        reports.append(known)
-        output.note(str(known))
+        events = _events(feedback, time_unit)
+        if len(events):
+            events, known = check_items_known(events, catalogue, on_bad_rows=on_bad_rows, name="feedback")
+            reports.append(known)
+            output.note(str(known))
     engine = ranker.fit(log, catalogue, settings, feedback=events, progress=output.shows_progress)
     version = engine.save(out)
     facts = {"saved": version, **engine_facts(engine)}
@@ -138,11 +138,14 @@ def update(
 def _events(path: Path, time_unit: Any) -> pd.DataFrame:
     """What a file of events holds, or the log of a saved engine."""
     from encoders.errors import InputError
+    from ranker.feedback.events import check_columns
     from ranker.feedback.log import FeedbackLog
     from ranker.persistence import LOG
 
     if not path.is_dir():
-        return read_feedback(path, time_unit)
+        events = with_times(read_feedback(path, None), time_unit)
+        check_columns(events)
+        return events
     if not (path / LOG).exists():
         raise InputError(f"--feedback {path}: holds no {LOG}. Give a saved engine's folder, or a file of events.")
     told = FeedbackLog(path / LOG)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ranker.cli.arguments import FILTERS, Model, attribute_filters, listed_ids, loaded
+from ranker.cli.arguments import FILTERS, Model, Unit, attribute_filters, listed_ids, loaded
 from ranker.cli.output import Output
 from ranker.cli.tables import check_writable, read_events, write_table
 
@@ -54,6 +54,7 @@ def recommend(
     include_seen: Annotated[
         bool, typer.Option("--include-seen", help="Also what the user had before.", rich_help_panel=FILTERS)
     ] = False,
+    time_unit: Unit = "s",
 ) -> None:
     """Say what users should see next.
 
@@ -67,7 +68,7 @@ def recommend(
     if not user_ids and history is None:
         raise InputError("For whom? Give user ids after the model, or --history with what somebody did.")
     check_writable(out)
-    events = None if history is None else read_events(history)
+    events = None if history is None else read_events(history, time_unit)
     with loaded(model) as engine:
         known = engine.users.base.users if events is None else IdMap(events["user_id"].unique())
         found = engine.recommend(

@@ -5,41 +5,63 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ranker.cli.arguments import Refuse
+from ranker.cli.arguments import Refuse, Unit
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from retrieval.ids import IdMap
+
 WRITTEN = (".parquet", ".csv", ".tsv")
 
 
-def read_events(path: Path) -> pd.DataFrame:
+def read_events(path: Path, time_unit: Unit) -> pd.DataFrame:
     """What users did, checked like a log; without a ``datetime`` column the order of the rows is the order in time."""
     from ranker.data import read_interactions
     from ranker.data.table import read_table
 
     table = read_table(path, ids=("user_id", "item_id"))
-    events, _ = read_interactions(path if "datetime" in table.columns else table.assign(datetime=range(len(table))))
+    timed = "datetime" in table.columns
+    events, _ = read_interactions(path if timed else table.assign(datetime=range(len(table))), time_unit=time_unit)
     return events
 
 
-def read_feedback(path: Path, refuse: Refuse | None) -> pd.DataFrame:
+def read_feedback(path: Path, refuse: Refuse | None, known: Mapping[str, IdMap] | None = None) -> pd.DataFrame:
     """Feedback events as the file gives them; ``Engine.feedback`` checks them.
 
     Args:
         path: .csv, .tsv, .parquet, or .jsonl (an object a line).
         refuse: Is told each line that is no JSON object; None refuses the file.
+        known: Column → ids of an engine: those of a file without types are read as of the same kind, each by itself.
+            None: they are integers where all of the file's are.
     """
-    from ranker.data.table import read_table
+    import pandas as pd
+
+    from ranker.data.table import SEPARATORS, read_table
 
     if path.suffix == ".jsonl":
         return _read_json_lines(path, refuse)
-    return read_table(path, ids=("user_id", "item_id"), texts=("event_id", "kind", "source", "list_id", "version"))
+    texts = ["event_id", "kind", "source", "list_id", "version"]
+    if known is None or path.suffix not in SEPARATORS:
+        return read_table(path, ids=("user_id", "item_id"), texts=texts)
+    events = read_table(path, texts=[*texts, *known])
+    for name, ids in known.items():
+        if name in events:
+            one_by_one = [None if pd.isna(text) else ids.parse([text])[0] for text in events[name]]
+            events[name] = pd.Series(one_by_one, dtype="object")
+    return events
+
+
+def with_times(events: pd.DataFrame, unit: Unit) -> pd.DataFrame:
+    """The events with datetimes in place of numbers of this unit."""
+    from ranker.data.times import read_times
+
+    return events.assign(datetime=read_times(events["datetime"], unit)) if "datetime" in events else events
 
 
 def check_writable(path: Path | None, kinds: tuple[str, ...] = WRITTEN) -> None:
@@ -103,7 +125,7 @@ def _read_json_lines(path: Path, refuse: Refuse | None) -> pd.DataFrame:
 
     events = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             if not line.strip():
                 continue
             try:
@@ -119,4 +141,4 @@ def _read_json_lines(path: Path, refuse: Refuse | None) -> pd.DataFrame:
     except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({reason}).") from error
-    return pd.DataFrame(events, dtype="object" if not events else None)
+    return pd.DataFrame(events, dtype="object")  # one line's odd value changes no other's type

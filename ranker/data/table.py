@@ -23,6 +23,7 @@ SNIFFED_BYTES = 64 * 1024
 
 # Without leading zeros, plus signs or blanks: the strings that the integer gives back unchanged.
 INTEGER = r"0|-?[1-9]\d*"
+EXACT = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
 
 
 def read_table(source: Source, *, ids: Collection[str] = (), texts: Collection[str] = ()) -> pd.DataFrame:
@@ -45,7 +46,10 @@ def read_table(source: Source, *, ids: Collection[str] = (), texts: Collection[s
     """
     if isinstance(source, pd.DataFrame):
         table = source.reset_index(drop=True)
-        names = [str(name) for name in table.columns]
+        names = list(table.columns)
+        odd = [name for name in names if not isinstance(name, str)]
+        if odd:
+            raise InputError(f"the DataFrame has a column {odd[0]!r}, whose name is no text: name its columns first.")
     else:
         path = Path(source)
         _check_file(path)
@@ -58,7 +62,8 @@ def read_table(source: Source, *, ids: Collection[str] = (), texts: Collection[s
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{source_name(source)} has more than one column named {', '.join(twice)}: rename them.")
-    return table
+    arrow = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.ArrowDtype)]
+    return table.assign(**_from_arrow(pa.Table.from_pandas(table[arrow], preserve_index=False))) if arrow else table
 
 
 def source_name(source: Source) -> str:
@@ -115,10 +120,14 @@ def _read_parquet(path: Path) -> tuple[list[str], pd.DataFrame]:
     with pq.ParquetFile(path) as file:
         columns = file.read()
     columns.validate(full=True)  # pyarrow reads text that is not UTF-8 without a word
+    return list(columns.column_names), _from_arrow(columns)
+
+
+def _from_arrow(columns: pa.Table) -> pd.DataFrame:
     # Nullable integers keep 64-bit ids exact beside missing ones; without the pandas metadata, which another
     # program may have written wrongly, an index column is a column like the others.
-    table: pd.DataFrame = columns.to_pandas(ignore_metadata=True, types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    return list(columns.column_names), table
+    table: pd.DataFrame = columns.to_pandas(ignore_metadata=True, types_mapper=EXACT.get)
+    return table
 
 
 def _read_text(path: Path, ids: Collection[str], texts: Collection[str]) -> tuple[list[str], pd.DataFrame]:

@@ -16,6 +16,7 @@ from ranker.evaluation.comparison import MeanInterval, PairedDifference, bootstr
 from ranker.evaluation.metrics import coverage, per_user_metrics
 from ranker.evaluation.multiple_comparisons import compare_systems
 from ranker.evaluation.questions import Questions, asked_before_each, asked_once
+from ranker.evaluation.rankings import check_cutoffs
 from ranker.evaluation.slices import Groups, slice_means
 from ranker.reranker import CrossEncoderReranker
 from retrieval.candidates import Retriever
@@ -195,9 +196,15 @@ def judged(
     Raises:
         InputError: 10 is no cut-off, or the cut-offs do not fit the catalogue.
     """
+    check_summarised(cutoffs)
+    return judgement(ranked_by_every_part(engine, asked, max(cutoffs), others), asked, cutoffs, seed)
+
+
+def check_summarised(cutoffs: Sequence[int]) -> None:
+    """Raise InputError if the cut-offs are not different ranks, 10 among them."""
+    check_cutoffs(cutoffs, max(cutoffs, default=0))
     if 10 not in cutoffs:
         raise InputError(f"cutoffs are {tuple(cutoffs)}; the summary is taken at 10, so include it.")
-    return judgement(ranked_by_every_part(engine, asked, max(cutoffs), others), asked, cutoffs, seed)
 
 
 def ranked_by_every_part(

@@ -107,7 +107,7 @@ def asked_once(before: UserHistories, catalogue: Catalogue, test: pd.DataFrame) 
     items = catalogue.ids.positions(test["item_id"], "test: item_id")
     known = items != UNKNOWN  # an item that is not in the catalogue cannot be found by any system
     rows = users.positions(test["user_id"])[known]
-    relevant = sparse.csr_array((np.ones(len(rows), np.int8), (rows, items[known])), shape=shape)
+    relevant = sparse.csr_array((np.ones(len(rows), np.int64), (rows, items[known])), shape=shape)
     seen = log.matrix(np.ones(len(log.items), np.float32), len(catalogue))
     relevant = sparse.csr_array(relevant - relevant.multiply(seen > 0)).astype(np.bool_)
     relevant.eliminate_zeros()
@@ -211,3 +211,8 @@ def _check_test(test: pd.DataFrame, columns: Sequence[str]) -> None:
             raise InputError(f"test: no column {name!r}; the columns are {', '.join(map(str, test.columns))}.")
     if test.empty:
         raise InputError("test: the table has no rows, so there is nobody to judge by.")
+    if "datetime" in columns and not pd.api.types.is_datetime64_any_dtype(test["datetime"]):
+        raise InputError(
+            f"test: column 'datetime' holds {test['datetime'].dtype}, not datetimes. Convert it, or read the file "
+            "with ranker.data.read_interactions."
+        )

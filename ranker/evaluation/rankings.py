@@ -60,7 +60,8 @@ def check_ranked(ranked: NDArray[np.int64], n_items: int, name: str = "ranked") 
 
 def check_cutoffs(cutoffs: Sequence[int], n_ranks: int) -> None:
     """Raise InputError if the cut-offs are not different ranks from 1 to `n_ranks`."""
-    if not cutoffs or len(set(cutoffs)) != len(cutoffs) or min(cutoffs) < 1 or max(cutoffs) > n_ranks:
+    whole = all(isinstance(k, (int, np.integer)) for k in cutoffs)
+    if not cutoffs or not whole or len(set(cutoffs)) != len(cutoffs) or min(cutoffs) < 1 or max(cutoffs) > n_ranks:
         raise InputError(
             f"The cut-offs are {list(cutoffs)}: they have to be different ranks from 1 to {n_ranks}, the "
             "length of the ranked lists. Rank longer lists, filled up with NO_ITEM if the items run out."

@@ -145,7 +145,10 @@ def _missing(values: Any) -> NDArray[np.bool_]:
 
 def _numbers(values: NDArray[Any]) -> NDArray[np.float64]:
     """As float64; NaN where a value is no number."""
-    return np.asarray(pd.to_numeric(values, errors="coerce"), np.float64)
+    try:
+        return np.asarray(pd.to_numeric(values, errors="coerce"), np.float64)
+    except OverflowError:  # an integer beyond all floats, which JSON may hold
+        return _numbers(np.array([str(value) if isinstance(value, int) else value for value in values], object))
 
 
 def _refuse(bad: NDArray[np.bool_], columns: Columns, problem: str) -> None:

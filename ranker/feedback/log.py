@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +17,10 @@ from ranker.feedback.event_log import Logged
 from ranker.feedback.events import KINDS
 from ranker.feedback.schema import (
     COUNT_ERASURE,
+    KEEP_FROM,
     READ,
     Row,
+    check_kept,
     check_same,
     connect,
     copy_in_memory,
@@ -71,12 +73,9 @@ class FeedbackLog:
             self._reader, self._reading = (connect(path), threading.Lock()) if apart else (self._writer, self._writing)
             self._reader.execute(f"SELECT {READ} FROM events LIMIT 1")
         except (sqlite3.Error, OSError) as error:
-            raise ArtifactError(
-                f"{path}: cannot be used as a feedback log ({one_line(error)}). Check the disk, or restore the file "
-                "from a backup."
-            ) from error
-        # an event more or less does not matter to its callers, so all sizes go together
-        together = BatchingConfig(max_size=TOGETHER, max_queued=TOGETHER, buckets=())
+            reason = f"cannot be used as a feedback log ({one_line(error)})"
+            raise ArtifactError(f"{path}: {reason}. Check the disk, or restore the file from a backup.") from error
+        together = BatchingConfig(max_size=TOGETHER, max_queued=TOGETHER, buckets=())  # of whatever size
         self._commits = MicroBatcher(self._committed, together, len)
 
     def append(self, events: pd.DataFrame) -> pd.DataFrame:
@@ -99,9 +98,11 @@ class FeedbackLog:
         return events if all(outcome) else events[outcome]
 
     def check(self, events: pd.DataFrame) -> None:
-        """Raise InputError where ``append`` would, for an event that is here with different content."""
+        """Raise InputError where ``append`` would."""
         with self._reading, closing(self._reader.cursor()) as cursor:
+            kept_from = kept_from_in(cursor)
             for row in rows_of(events):
+                check_kept(row, kept_from)
                 check_same(cursor, row)
 
     def read(self, after: int = 0, most: int | None = None) -> pd.DataFrame:
@@ -164,16 +165,23 @@ class FeedbackLog:
             How many events were dropped.
 
         Raises:
+            InputError: The time is still to come: all events until then would be refused.
             ArtifactError: The log is read-only, or the disk refused the write.
         """
-        limit = int(microseconds(pd.Series([before]))[0])
-        statement = "INSERT INTO limits VALUES ('kept_from', ?) ON CONFLICT (name) DO UPDATE SET value = MAX(value, ?)"
-        return self._deleted("datetime < ?", [(limit,)], [(statement, (limit, limit))])
+        if (limit := int(microseconds(pd.Series([before]))[0])) > time.time_ns() // 1000:
+            raise InputError(f"compact: {before} is still to come, and all feedback until then would be refused.")
+        return self._deleted("datetime < ?", [(limit,)], [(KEEP_FROM, (limit, limit))])
+
+    def refuse_as(self, other: FeedbackLog) -> None:
+        """Refuse from now on the old events that another log refuses since it was compacted."""
+        limit = other._number("SELECT MAX(value) FROM limits WHERE name = 'kept_from'")
+        if limit:
+            self._deleted("0", [()], [(KEEP_FROM, (limit, limit))])
 
     def forget(self, user_ids: Ids) -> int:
         """Delete every event of these users, so that no byte of it stays in the file; returns how many there were.
 
-        Who was forgotten is remembered until ``all_forgotten``, since a saved engine may still tell of them.
+        Who they were is remembered until ``all_forgotten``, since a saved engine may still tell of them.
 
         Raises:
             ArtifactError: The log is read-only, or the disk refused the write.
@@ -259,8 +267,12 @@ class FeedbackLog:
         query = f"SELECT {READ} FROM events {condition}"
         with self._reading:
             try:
-                with self._snapshot() as cursor:
-                    rows = [row for values in several for row in cursor.execute(query, values)]
+                with closing(self._reader.cursor()) as cursor:
+                    cursor.execute("BEGIN")
+                    try:
+                        rows = [row for values in several for row in cursor.execute(query, values)]
+                    finally:
+                        cursor.execute("COMMIT")
             except sqlite3.Error as error:
                 raise self._damaged(one_line(error)) from error
         found = [Logged._make(row) for row in rows]
@@ -268,16 +280,6 @@ class FeedbackLog:
             if event.kind not in KINDS or type(event.datetime) is not int or isinstance(event.value, (str, bytes)):
                 raise self._damaged(f"event {event.event_id!r} is none: {tuple(event)}")
         return sorted(found)
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Cursor]:
-        """The log as of one moment, for several queries."""
-        with closing(self._reader.cursor()) as cursor:
-            cursor.execute("BEGIN")
-            try:
-                yield cursor
-            finally:
-                cursor.execute("COMMIT")
 
     def _fetched(self, query: str, values: Row = ()) -> list[Row]:
         with self._reading:

@@ -30,6 +30,7 @@ class FeedbackPolicy:
         dwell_seconds: Seconds from which a dwell is positive.
         rating_from: Rating from which an event of kind "rating" is positive, with the rating as its weight; a lower
             one is negative.
+        rating_to: Rating beyond which a higher one weighs no more: no event may weigh as much as all others together.
         same_act_seconds: Events of one user, item and kind that follow one another within so many seconds report the
             same act.
         sources: Names of sources, the most trusted first: of several reports of an act, that of the most trusted source
@@ -43,6 +44,7 @@ class FeedbackPolicy:
     like: Annotated[float, Field(gt=0)] = 4.0
     dwell_seconds: Annotated[float, Field(ge=0)] = 10.0
     rating_from: Annotated[float, Field(gt=0)] = 4.0
+    rating_to: Annotated[float, Field(gt=0)] = 10.0
     same_act_seconds: Annotated[float, Field(ge=0)] = 60.0
     sources: tuple[str, ...] = ()
 
@@ -52,7 +54,7 @@ class FeedbackPolicy:
         if kind == "dwell":
             return self.dwell if measured >= self.dwell_seconds else 0.0
         if kind == "rating":
-            return measured if measured >= self.rating_from else 0.0
+            return min(measured, self.rating_to) if measured >= self.rating_from else 0.0
         return {"click": self.click, "cart": self.cart, "purchase": self.purchase, "like": self.like}.get(kind, 0.0)
 
     def weights(self, events: pd.DataFrame) -> NDArray[np.float32]:

@@ -43,6 +43,7 @@ BY_USER = "CREATE INDEX IF NOT EXISTS by_user ON events (user_id)"  # and by off
 BY_LIST = "CREATE INDEX IF NOT EXISTS by_list ON events (list_id) WHERE list_id IS NOT NULL"
 LIMITS = "CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, value INTEGER NOT NULL)"
 FORGOTTEN = "CREATE TABLE IF NOT EXISTS forgotten (user_id NOT NULL UNIQUE)"
+KEEP_FROM = "INSERT INTO limits VALUES ('kept_from', ?) ON CONFLICT (name) DO UPDATE SET value = MAX(value, ?)"
 COUNT_ERASURE = "INSERT INTO limits VALUES ('erasures', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
 
 READ = ", ".join(("offset", *COLUMNS, "received"))
@@ -89,6 +90,16 @@ def table_of(events: Sequence[Logged]) -> pd.DataFrame:
 
 def inserted(cursor: sqlite3.Cursor, row: Row, received: int, kept_from: int) -> bool:
     """Insert a row; False where it is there already."""
+    check_kept(row, kept_from)
+    cursor.execute(INSERT, (*row, received))
+    if cursor.rowcount == 1:
+        return True
+    check_same(cursor, row)
+    return False
+
+
+def check_kept(row: Row, kept_from: int) -> None:
+    """Raise InputError where an event is older than those that the log keeps."""
     event_id, moment = row[0], row[COLUMNS.index("datetime")]
     if moment < kept_from:
         raise InputError(
@@ -96,11 +107,6 @@ def inserted(cursor: sqlite3.Cursor, row: Row, received: int, kept_from: int) ->
             f"{pd.Timestamp(kept_from, unit='us')} on, and cannot tell whether it had this one. Leave such events "
             "out."
         )
-    cursor.execute(INSERT, (*row, received))
-    if cursor.rowcount == 1:
-        return True
-    check_same(cursor, row)
-    return False
 
 
 def check_same(cursor: sqlite3.Cursor, row: Row) -> None:

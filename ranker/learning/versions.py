@@ -141,7 +141,14 @@ class LearnedVersions:
         return max((facts.offset for facts in self._kept_facts().values()), default=0)
 
     def _kept_facts(self) -> dict[str, Learned]:
-        return {name: load_settings(Learned, self.folder / name / FACTS) for name in kept_versions(self.folder)}
+        found = {}
+        for name in kept_versions(self.folder):
+            try:
+                found[name] = load_settings(Learned, self.folder / name / FACTS)
+            except ArtifactError:
+                if (self.folder / name).exists():  # or another process has let it go meanwhile
+                    raise
+        return found
 
     def serve(self, name: str) -> Kept:
         """Let a kept version serve, and read it.

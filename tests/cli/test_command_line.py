@@ -61,7 +61,7 @@ def test_json_is_all_that_a_process_prints_to_stdout(fitted: Fitted) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupt_ends_with_130(tmp_path: Path, ranker: Run) -> None:
+def test_an_interrupt_ends_with_130(model: Path, tmp_path: Path, ranker: Run) -> None:
     pipe = tmp_path / "events.jsonl"
     os.mkfifo(pipe)
 
@@ -77,7 +77,7 @@ def test_an_interrupt_ends_with_130(tmp_path: Path, ranker: Run) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
     thread.start()
     try:
-        done = ranker("feedback", tmp_path, pipe)
+        done = ranker("feedback", model, pipe)
     finally:
         over.set()
         thread.join()

@@ -67,6 +67,24 @@ def test_evaluate_refuses_in_one_line(
     assert files_below(model.parent) == before
 
 
+def test_evaluate_looks_for_nothing_of_weight_0_and_reads_times_of_any_unit(
+    model: Path, test_file: Path, tmp_path: Path, ranker: Run
+) -> None:
+    events = pd.read_csv(test_file)
+    expected = ranker("evaluate", model, test_file, "--json").json
+    more = pd.concat([events.assign(weight=1), events.assign(weight=0, item_id=events["item_id"] % 30 + 1)])
+    more = more.assign(datetime=[1_700_000_000_000 + place for place in range(len(more))])
+    more.to_csv(tmp_path / "ms.csv", index=False)
+    found = ranker("evaluate", model, tmp_path / "ms.csv", "--time-unit", "ms", "--json").json
+    assert found["summary"] == expected["summary"]
+
+
+def test_cutoffs_are_checked_before_a_fit(shelf: Shelf, ranker: Run) -> None:
+    done = ranker("backtest", shelf.interactions, shelf.items, "--config", shelf.config, "--cutoffs", "5")
+    done.refused("cutoffs are (5,)")
+    assert "Reading" not in done.err
+
+
 def test_evaluate_refuses_the_log_that_the_engine_was_fitted_on(model: Path, shelf: Shelf, ranker: Run) -> None:
     ranker("evaluate", model, shelf.interactions).refused("fitted on the test's own events")
 

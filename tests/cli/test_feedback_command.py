@@ -133,6 +133,34 @@ def test_events_that_cannot_be_used_can_be_had_back_and_keep_no_others_out(
     assert "ahead" in back[broken + 2]["why"]
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize("odd", ["one", None, "\u2028"])
+def test_a_user_that_is_none_changes_no_other_events_ids(
+    suffix: str, odd: str | None, model: Path, tmp_path: Path, ranker: Run
+) -> None:
+    events = EVENTS.astype({"user_id": "object"})
+    events.loc[1, "user_id"] = odd
+    path, refused = tmp_path / f"events.{suffix}", tmp_path / "refused.jsonl"
+    if suffix == "csv":
+        events.to_csv(path, index=False)
+    else:
+        events.to_json(path, orient="records", lines=True, force_ascii=False)
+    told = ranker("feedback", model, path, "--refused", refused, "--json").json["recorded"]
+    assert told == {"events": 3, "new": 2, "refused": 1, "in_the_log": 2}
+    assert logged(model)["user_id"].tolist() == [1, 99]
+
+
+def test_what_is_no_text_can_be_had_back(model: Path, tmp_path: Path, ranker: Run) -> None:
+    path, refused = tmp_path / "events.jsonl", tmp_path / "refused.jsonl"
+    rows = EVENTS[["event_id", "user_id", "item_id", "kind", "datetime"]].assign(kind="click").to_dict("records")
+    rows[1]["event_id"] = "\ud800"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    told = ranker("feedback", model, path, "--refused", refused, "--json").json["recorded"]
+    assert told == {"events": 3, "new": 2, "refused": 1, "in_the_log": 2}
+    (back,) = map(json.loads, refused.read_text(encoding="utf-8").splitlines())
+    assert json.loads(back["refused"])["event_id"] == "\ud800"
+
+
 def test_refused_events_that_have_no_place_to_go_are_told_before_anything_is_recorded(
     model: Path, tmp_path: Path, ranker: Run
 ) -> None:

@@ -194,6 +194,22 @@ def test_fit_learns_from_a_file_of_events_or_from_what_another_engine_was_told(
         engine.log.close()
 
 
+def test_fit_reads_feedback_with_times_of_the_same_unit_and_of_an_engine_that_was_told_nothing(
+    shelf: Shelf, model: Path, tmp_path: Path, ranker: Run
+) -> None:
+    log = pd.read_csv(shelf.interactions)
+    log.assign(datetime=log["datetime"] * 1000).to_csv(tmp_path / "log.csv", index=False)
+    event = {"event_id": ["a"], "user_id": [1], "item_id": [NEVER_SEEN], "kind": ["click"], "datetime": [1.7e12]}
+    pd.DataFrame(event).to_csv(tmp_path / "events.csv", index=False)
+    words = ("fit", tmp_path / "log.csv", shelf.items, "--config", shelf.config, "--time-unit", "ms")
+    for name, source, newest in (("told", tmp_path / "events.csv", NEVER_SEEN - 1), ("untold", model, None)):
+        assert ranker(*words, "--out", tmp_path / name, "--feedback", source).code == 0
+        engine = load(tmp_path / name)
+        found = engine.users.histories([1]).latest(1).items.tolist()
+        assert (found == [newest]) == (newest is not None)
+        engine.log.close()
+
+
 def test_feedback_that_is_nowhere_or_about_other_items_is_refused(shelf: Shelf, tmp_path: Path, ranker: Run) -> None:
     words = ("fit", shelf.interactions, shelf.items, "--config", shelf.config, "--out", tmp_path / "model")
     (tmp_path / "empty").mkdir()
@@ -202,6 +218,10 @@ def test_feedback_that_is_nowhere_or_about_other_items_is_refused(shelf: Shelf, 
         tmp_path / "events.csv", index=False
     )
     ranker(*words, "--feedback", tmp_path / "events.csv").refused("feedback", "not in the items", "row 1: 999")
+    (tmp_path / "events.csv").write_text("event_id,user_id\na,1\n", encoding="utf-8")
+    ranker(*words, "--feedback", tmp_path / "events.csv").refused("feedback: no column 'item_id'")
+    (tmp_path / "events.jsonl").write_text("no json\n", encoding="utf-8")
+    ranker(*words, "--feedback", tmp_path / "events.jsonl").refused("events.jsonl: line 1 is no JSON object")
     assert not (tmp_path / "model").exists()
 
 

@@ -105,6 +105,12 @@ def test_what_was_consumed_by_feedback_is_not_relevant_any_more(checkpoint, tmp_
     assert 100 not in set(found.per_user[ENGINE]["user_id"])
 
 
+def test_an_item_that_was_taken_however_often_is_to_be_found(honest):
+    once = evaluate(honest, SPLIT.test).per_user[ENGINE]
+    often = pd.concat([SPLIT.test] * 256)
+    pd.testing.assert_frame_equal(evaluate(honest, often).per_user[ENGINE], once)
+
+
 def test_a_catalogue_smaller_than_the_cut_off_is_no_hindrance(checkpoint):
     items = tiny_engine.items().iloc[:12]
     log = LOG[LOG["item_id"].isin(items["item_id"])]
@@ -124,6 +130,7 @@ def test_a_catalogue_smaller_than_the_cut_off_is_no_hindrance(checkpoint):
         (SPLIT.test.drop(columns="item_id"), (10,), "test: no column 'item_id'"),
         (SPLIT.test, (5, 20), r"cutoffs are \(5, 20\); the summary is taken at 10"),
         (SPLIT.test, (0, 10), "The cut-offs are"),
+        (SPLIT.test, (10, 10.5), "The cut-offs are"),
         (SPLIT.test[:0], (10,), "test: the table has no rows"),
         (SPLIT.test.assign(user_id="a"), (10,), "user_ids: ids here are integers, but 'a' is none"),
         (SPLIT.test.assign(item_id=1), (10,), "test: item_id: ids here are strings, but 1 is none"),

@@ -65,6 +65,7 @@ def test_lines_come_through_a_pipe_before_it_is_closed(engine, recorder):
         (line("b", user="someone"), "'someone'"),
         (line("b", datetime="soon"), "datetime is no time"),
         (line("b", value=float("nan"), kind="dwell"), "value is not a finite number"),
+        (line("b", value=10**400, kind="dwell"), "value is not a finite number"),
         (json.dumps({"event_id": "b"}) + "\n", "no column 'user_id'|user_id is missing"),
         (line("a", kind="hide"), "'a' (occurs twice|is in the log already) with different content"),
     ],
@@ -100,6 +101,23 @@ def test_files_that_appear_and_grow_are_read_on_from_where_they_were(engine, rec
     assert vars(recorder.counts) == {"new": 4, "known": 4, "refused": 0}
 
 
+def test_a_file_that_took_the_name_of_another_is_read_whole(engine, recorder, tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_text(line(f"{name}0") + line(f"{name}1", "i2"))
+        FollowedFolder(tmp_path / name, tmp_path / "state").record_new(recorder)
+    assert ids(engine) == ["one0", "one1", "other0", "other1"]
+    (tmp_path / "one" / "a.jsonl").write_text("".join(line(f"new{n}", "i3") for n in range(4)))
+    FollowedFolder(tmp_path / "one", tmp_path / "state").record_new(recorder)
+    assert ids(engine)[4:] == ["new0", "new1", "new2", "new3"]
+
+
+def test_a_state_that_cannot_be_written_is_named(recorder, tmp_path):
+    (tmp_path / "a.jsonl").write_text(line("a"))
+    with pytest.raises(ArtifactError, match="absent/state: cannot be written"):
+        FollowedFolder(tmp_path, tmp_path / "absent" / "state").record_new(recorder)
+
+
 def test_following_ends_when_it_is_told_to(engine, recorder, tmp_path):
     looks = []
 
@@ -122,7 +140,7 @@ def test_a_long_file_is_read_some_lines_at_a_time(engine, recorder, tmp_path, mo
 def test_what_is_no_folder_or_no_state_is_named(tmp_path):
     with pytest.raises(InputError, match="absent: is no folder"):
         FollowedFolder(tmp_path / "absent", tmp_path / "state")
-    for text in ("no json", "[]", '{"a": "x"}'):
+    for text in ("no json", "[]", '{"a": "x"}', '{"a": 1e999}', '{"a": ["x", "y"]}'):
         (tmp_path / "state").write_text(text)
         with pytest.raises(ArtifactError, match=r"state: cannot be read .* Remove it"):
             FollowedFolder(tmp_path, tmp_path / "state")

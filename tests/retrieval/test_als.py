@@ -4,6 +4,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from encoders.errors import InputError
 from retrieval.als import AlsConfig, AlsRetriever
 from retrieval.histories import Histories
 
@@ -52,6 +53,14 @@ def test_fold_in_of_a_long_history_equals_a_dense_solve(n_items):
     history = Histories.from_rows(np.zeros(n_items, np.int64), items, weights, np.arange(n_items), 1)
     expected = dense_solve(als, items, 1 + als.config.alpha * weights)
     np.testing.assert_allclose(als.user_vectors(history)[0], expected, atol=1e-4)
+
+
+def test_weights_that_no_factors_fit_are_told():
+    rng = np.random.default_rng(0)
+    weights = rng.choice([1, 1e36], 200).astype(np.float32)
+    histories = Histories.from_rows(rng.integers(0, 20, 200), rng.integers(0, 30, 200), weights, np.arange(200), 20)
+    with pytest.raises(InputError, match="als: the factors are no numbers, with weights of events up to"):
+        AlsRetriever.fit(histories, 30, AlsConfig(factors=6), seed=0)
 
 
 def test_training_equals_implicit_on_the_same_confidences(als, histories):

@@ -55,6 +55,14 @@ ERRORS = {
     "a weight below 0": (
         lambda e: e.recommend(history=HISTORY.assign(weight=-1)), r"history: 5 of 5 weights .*\(first: -1 in row 0\)",
     ),
+    "a weight beyond float32": (lambda e: e.recommend(history=HISTORY.assign(weight=1e300)), "5 of 5 weights .*1e.300"),
+    "too many list ids": (
+        lambda e: e.recommend([100, 101], 3, list_ids=["x", "x", "y"]), "2 different texts in 3 ids for 2 users",
+    ),
+    "a number for list ids": (lambda e: e.recommend([100], 3, list_ids=5), "0 different texts in [01] ids for 1"),
+    "a list id that is no text": (
+        lambda e: e.recommend([100], 3, list_ids=["\ud800"]), "0 different texts in [01] ids for 1",
+    ),
     "a weight that is no number": (
         lambda e: e.recommend(history=HISTORY.assign(weight=float("nan"))), r"5 of 5 weights .*\(first: nan in row 0\)",
     ),

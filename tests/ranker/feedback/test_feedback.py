@@ -258,7 +258,7 @@ def test_a_weight_follows_the_policy(kind, value):
     if kind == "dwell" and value >= 10:
         expected = 2
     if kind == "rating" and value >= 4:
-        expected = value
+        expected = min(value, 10)
     table = events(("e1", 1, "i1", kind), value=value)
     assert POLICY.weights(table).tolist() == [np.float32(expected)]
 
@@ -277,6 +277,11 @@ def test_dwell_and_rating_count_from_their_threshold(engine, kind, value, liked)
     engine.feedback(events(("e1", 7, "i1", kind), value=value))
     assert len(engine.users.histories([7]).liked().items) == liked
     assert "i1" not in shown(engine, 7, ALL)
+
+
+def test_one_huge_rating_spoils_no_fit(engine):
+    engine.feedback(events(("e1", 7, "i1", "rating"), ("e2", 8, "i2", "rating"), value=[1e300, 10]))
+    assert engine.users.histories([7, 8]).weights.tolist() == [10, 10]
 
 
 def test_an_engine_that_was_never_saved_keeps_feedback_and_saves_it(checkpoint, tmp_path):

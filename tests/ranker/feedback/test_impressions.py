@@ -45,11 +45,11 @@ def test_feedback_names_the_list_that_it_answers(engine):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"list_ids": ["a"]}, "1 different ids for 2 users"),
-        ({"list_ids": ["a", "a"]}, "1 different ids for 2 users"),
+        ({"list_ids": ["a"]}, "1 different texts in 1 ids for 2 users"),
+        ({"list_ids": ["a", "a"]}, "1 different texts in 2 ids for 2 users"),
         ({"list_ids": ["a", ""]}, "give each list a new text"),
         ({"list_ids": ["a", 5]}, "give each list a new text"),
-        ({"list_ids": "a"}, "1 different ids for 2 users"),
+        ({"list_ids": "a"}, "1 different texts in 1 ids for 2 users"),
         ({"list_ids": "a", "history": tiny_engine.HISTORY, "user_ids": None}, "a given history are not logged"),
     ],
 )

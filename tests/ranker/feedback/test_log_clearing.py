@@ -32,6 +32,13 @@ def test_what_was_compacted_is_gone_from_the_file_and_never_taken_again(tmp_path
     assert log.append(numbered("new", 1, 2))["event_id"].tolist() == ["new-2"]
 
 
+def test_a_time_to_come_is_no_limit(tmp_path):
+    log = FeedbackLog(tmp_path / "log.sqlite")
+    with pytest.raises(InputError, match=r"compact: 2061.* is still to come"):
+        log.compact(pd.Timestamp("2061-01-01"))
+    assert len(log.append(numbered("new", 1))) == 1
+
+
 def test_no_byte_of_a_forgotten_user_stays(tmp_path):
     log = FeedbackLog(tmp_path / "log.sqlite")
     log.append(pd.concat([numbered("alice-of-main-street", 50), numbered("bob", 50)]))

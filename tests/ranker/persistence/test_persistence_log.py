@@ -9,6 +9,7 @@ from tiny_engine import answers, assert_same, events, small_fit
 
 import ranker
 from encoders.errors import InputError
+from ranker.feedback import IN_MEMORY, FeedbackLog
 from ranker.persistence import LOG
 
 ALL = tiny_engine.N_ITEMS
@@ -90,3 +91,40 @@ def test_a_log_with_the_same_id_for_another_event_is_refused_before_anything_is_
     assert sorted(path.name for path in model.glob("v*")) == ["v0001"]
     assert_same(answers(engine), answers(ranker.load(model)))
     assert new.log.read()["user_id"].tolist() == [8]
+
+
+def test_a_log_that_keeps_none_so_old_is_told_before_anything_is_written(checkpoint, engine, model):
+    engine.log.compact(pd.Timestamp("2024-08-01"))
+    new = small_fit(checkpoint, tiny_engine.items(), tiny_engine.interactions())
+    new.feedback(events(("e1", 8, "i2", "like"), datetime="2024-07-01"))
+    with pytest.raises(InputError, match="the log keeps events from 2024-08-01"):
+        new.save(model)
+    assert sorted(path.name for path in model.glob("v*")) == ["v0001"]
+    assert new.log.path == IN_MEMORY
+
+
+def test_what_a_log_refuses_it_refuses_in_another_folder(engine, tmp_path):
+    engine.log.compact(pd.Timestamp("2024-08-01"))
+    engine.save(tmp_path / "copy")
+    with pytest.raises(InputError, match="the log keeps events from 2024-08-01"):
+        engine.feedback(events(("e1", 8, "i2", "like"), datetime="2024-07-01"))
+
+
+def test_a_sites_own_store_stays_its_store(model, tmp_path):
+    class Store:
+        """Another kind of store."""
+
+        def __init__(self, log):
+            self._log = log
+
+        def __getattr__(self, name):
+            return getattr(self._log, name)
+
+        def __len__(self):
+            return len(self._log)
+
+    theirs = Store(FeedbackLog(tmp_path / "theirs.sqlite"))
+    engine = ranker.load(model, theirs)
+    engine.save(tmp_path / "copy")
+    assert engine.log is theirs
+    assert not (tmp_path / "copy" / LOG).exists()

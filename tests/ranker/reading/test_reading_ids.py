@@ -56,8 +56,9 @@ def test_ids_keep_their_kind_and_mixtures_become_strings(
 
 
 def test_large_integer_ids_stay_exact_beside_missing_ones(tmp_path: Path) -> None:
-    table = log_with(user_id=[0, 0]).assign(user_id=pd.Series([2**62 + 1, pd.NA], dtype="Int64"))
-    for write in (write_csv, write_parquet, keep):
-        frame, report = read_interactions(write(table, tmp_path), on_bad_rows="drop")
-        assert frame["user_id"].tolist() == [2**62 + 1]
-        assert report.findings[0].code == "missing_id"
+    for kind in ("Int64", "UInt64", "int64[pyarrow]", "uint64[pyarrow]"):
+        table = log_with(user_id=[0, 0]).assign(user_id=pd.Series([2**62 + 1, pd.NA], dtype=kind))
+        for write in (write_csv, write_parquet, keep):
+            frame, report = read_interactions(write(table, tmp_path), on_bad_rows="drop")
+            assert frame["user_id"].tolist() == [2**62 + 1]
+            assert report.findings[0].code == "missing_id"

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from tiny_tables import EVERY_SOURCE, FILMS, LOG, log_with, write_csv
 
+from encoders.errors import InputError
 from ranker.data import read_interactions, read_items
 
 
@@ -34,6 +36,20 @@ def test_items_come_out_the_same_from_every_kind_of_source(
     assert list(frame.columns) == ["item_id", "title", "text", "year"]
     assert (str(frame["item_id"].dtype), str(frame["text"].dtype)) == ("int64", "str")
     assert frame.to_numpy().tolist() == FILMS.to_numpy().tolist()
+
+
+def test_tables_of_arrow_are_read_as_those_of_numpy() -> None:
+    expected, _ = read_interactions(LOG)
+    found, _ = read_interactions(LOG.convert_dtypes(dtype_backend="pyarrow"))
+    pd.testing.assert_frame_equal(found, expected)
+    days = pd.Series(pd.to_datetime(["2024-01-02"] * len(LOG)).date).astype("date32[pyarrow]")
+    found, _ = read_interactions(LOG.assign(datetime=days), on_bad_rows="drop")
+    assert found["datetime"].unique().tolist() == [pd.Timestamp("2024-01-02")]
+
+
+def test_columns_without_names_are_refused() -> None:
+    with pytest.raises(InputError, match="the DataFrame has a column 0, whose name is no text"):
+        read_interactions(LOG.set_axis(range(LOG.shape[1]), axis="columns"))
 
 
 def test_ties_keep_the_order_of_the_source_however_many_they_are() -> None:
