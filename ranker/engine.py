@@ -24,7 +24,7 @@ from ranker.learning.versions import Learned, base_of, refresh, roll_back
 from ranker.observations import Observations
 from ranker.reranker import Reranker
 from ranker.status import status_of
-from ranker.users import UserHistories
+from ranker.users import UserHistories, newer_users
 from ranker.views import Views
 from retrieval.candidates import Requests
 from retrieval.catalogue import Catalogue
@@ -78,14 +78,15 @@ class Engine:
     ) -> None:
         self.catalogue, self.encoder = catalogue, encoder
         self.views = self.saved_views = Views(retriever, lasting, sources_until)
-        self.reranker = reranker
-        self.config = config
-        self.training = training
-        self.calibration = calibration
+        self.reranker, self.config = reranker, config
+        self.training, self.calibration = training, calibration
         self.version, self.folder = version, folder
         self.learned: Learned | None = None  # what serves in place of the saved weights and sources
         self.observations = Observations()
-        self.intake = Intake(interactions, log, catalogue, config.feedback, self.observations)
+        self.intake = Intake(
+            interactions, log, catalogue, config.feedback, self.observations,
+            lambda: newer_users(self.folder, base_of(self)),
+        )  # fmt: skip
 
     @property
     def retriever(self) -> FusedRetriever:
@@ -156,8 +157,7 @@ class Engine:
         ids, histories = asked(self.users, self.catalogue, user_ids, history, on_unknown)
         names = None if list_ids is None else list_names(list_ids, ids, history is not None)
         allowed = self.catalogue.allowed(allow, deny, where)
-        requests = Requests(histories, allowed, exclude_seen, self._read(query, len(ids)))
-        blocks = requests.blocks()
+        blocks = Requests(histories, allowed, exclude_seen, self._read(query, len(ids))).blocks()
         answers = [best_of(self, block, k, horizon, None if names is None else names[rows]) for rows, block in blocks]
         items, scores, probabilities, propensities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         if names is not None:

@@ -20,7 +20,7 @@ from ranker.feedback.impressions import impressions
 from ranker.observations import Observations
 from ranker.users import LoggedActs, UserHistories
 from retrieval.catalogue import Catalogue
-from retrieval.ids import Ids
+from retrieval.ids import IdMap, Ids
 from retrieval.interactions import Interactions, microseconds
 
 Refuse = Callable[[int, str], None]  # the row of an event that cannot be used, from 0, and why
@@ -35,6 +35,7 @@ class Intake:
         catalogue: The items.
         policy: What each kind of event says.
         observations: Counts what arrives.
+        newer: Whom a newer version of the saved engine knows, see ``UserHistories``.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Intake:
         catalogue: Catalogue,
         policy: FeedbackPolicy,
         observations: Observations,
+        newer: Callable[[], IdMap | None],
     ) -> None:
-        self._users = UserHistories(interactions)
+        self._users = UserHistories(interactions, newer=newer)
         self._process = os.getpid()
         self._catalogue = catalogue
         self._policy = policy

@@ -34,7 +34,7 @@ from ranker.pair.reranker import PairReranker
 from ranker.reranker import CrossEncoderReranker, Gains, KeepOrder, Reranker
 from ranker.sources import load_sources, save_sources
 from ranker.split.reranker import SplitReranker
-from ranker.users import load_interactions, save_interactions
+from ranker.users import USERS, load_interactions, save_interactions
 from retrieval.candidates import Source
 from retrieval.catalogue import Catalogue
 from retrieval.fusion import FusedRetriever, FusionConfig
@@ -66,7 +66,7 @@ def save_engine(engine: Engine, root: Path) -> Path:
             save_settings(engine.training, folder / "training.json")
         if engine.calibration is not None:
             save_settings(engine.calibration, folder / "calibration.json")
-        save_interactions(engine.users.base, _new(folder / "users"))
+        save_interactions(engine.users.base, _new(folder / USERS))
         engine.encoder.save(_new(folder / "encoder"))
         for name, fused in {"fusion.json": engine.retriever, "lasting.json": engine.lasting}.items():
             if fused is not None:
@@ -154,7 +154,7 @@ def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
     retriever = _load_retriever(folder, config, len(catalogue))
     engine = Engine(
         catalogue=catalogue,
-        interactions=load_interactions(folder / "users", len(catalogue)),
+        interactions=load_interactions(folder / USERS, len(catalogue)),
         encoder=encoder,
         retriever=retriever,
         lasting=_load_lasting(folder / "lasting.json", retriever),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from encoders.errors import ArtifactError, InputError
+from ranker.artifact import serving
 from ranker.feedback.acts import Acts, Report, acts_of, reports_of
 from ranker.feedback.event_log import EventLog, Logged
 from ranker.feedback.events import N_KINDS
@@ -25,6 +26,7 @@ from retrieval.storage import load_array
 
 logger = logging.getLogger(__name__)
 
+USERS = "users"  # folder of a saved version
 MOST_USERS = 100_000  # whose logged events stay in memory
 ARRAYS = ("indptr", "items", "weights", "times", "kinds")
 
@@ -125,15 +127,20 @@ class UserHistories:
     Args:
         base: The one.
         logged: The other; None: nothing. Of whom it says that they were forgotten, the base does not tell.
+        newer: Whom a newer version of the saved engine knows, if there is one. Whoever was erased from that is in no
+            list of who was forgotten any more.
     """
 
-    def __init__(self, base: Interactions, logged: LoggedActs | None = None) -> None:
+    def __init__(
+        self, base: Interactions, logged: LoggedActs | None = None, newer: Callable[[], IdMap | None] = lambda: None
+    ) -> None:
         self.logged = logged
+        self._newer = newer
         self._base = 0, base  # and as of which erasure of the log it tells of nobody who was forgotten
 
     def over(self, logged: LoggedActs) -> UserHistories:
         """The same base under another log."""
-        return UserHistories(self._base[1], logged)
+        return UserHistories(self._base[1], logged, self._newer)
 
     @property
     def base(self) -> Interactions:
@@ -141,10 +148,10 @@ class UserHistories:
         known, base = self._base
         erasures = known if self.logged is None else self.logged.log.erasures()
         if self.logged is not None and erasures != known:
-            forgotten = self.logged.log.forgotten()
-            gone = base.users.positions([user for user in forgotten if base.users.of_kind([user])[0]])
-            if (gone != UNKNOWN).any():
-                kept = np.setdiff1d(np.arange(len(base.users)), gone)
+            kept = np.setdiff1d(np.arange(len(base.users)), base.users.find(self.logged.log.forgotten()))
+            if (newer := self._newer()) is not None:
+                kept = kept[newer.find(base.users.at(kept).tolist()) != UNKNOWN]
+            if len(kept) < len(base.users):
                 base = Interactions(IdMap(base.users.at(kept)), base.histories.take(kept))
             self._base = erasures, base
         return base
@@ -212,6 +219,21 @@ class UserHistories:
         """Base and newer acts as one log."""
         ids = self.ids
         return Interactions(IdMap(ids), self.histories(ids))
+
+
+def newer_users(folder: Path | None, version: str) -> IdMap | None:
+    """Whom the serving version of a saved engine knows; None where it is this version, or there is none.
+
+    Raises:
+        ArtifactError: Its users cannot be read.
+    """
+    while folder is not None and (newest := serving(folder)) not in ("", version):
+        try:
+            return IdMap.load(folder / newest / USERS)
+        except ArtifactError:
+            if serving(folder) == newest:  # or another process has saved a newer one meanwhile, and removed this
+                raise
+    return None
 
 
 def save_interactions(log: Interactions, folder: Path) -> None:

@@ -108,7 +108,7 @@ class Learner:
         self._tried = self.offset
         erasures = self.engine.log.erasures()
         if erasures != self._erasures:
-            self._memory.forget(self.engine.log.forgotten())
+            self._memory.forget(self.engine.log.forgotten(), self.engine.users.ids)
             self._erasures = erasures
         events = self.engine.log.newer(self.offset, most)
         if not events:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +71,10 @@ class Memory:
                 self._kept.append(each)
             self._places[each.key] = place
 
-    def forget(self, user_ids: Sequence[int | str]) -> None:
-        """Let the lists of these users go."""
-        gone = set(user_ids)
-        self._kept = [each for each in self._kept if each.key[0] not in gone]
+    def forget(self, user_ids: Sequence[int | str], known: Iterable[object]) -> None:
+        """Let the lists of these users go, and of all who are not known any more."""
+        stay = set(known) - set(user_ids)
+        self._kept = [each for each in self._kept if each.key[0] in stay]
         self._places = {each.key: place for place, each in enumerate(self._kept)}
 
     def sample(self, count: int) -> list[Kept]:

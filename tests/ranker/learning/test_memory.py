@@ -45,7 +45,8 @@ def test_a_newer_word_about_an_item_takes_the_place_of_an_older_one():
 def test_a_forgotten_user_is_not_remembered():
     memory = Memory(5, np.random.default_rng(0))
     memory.add([listed(user, item) for user in "ab" for item in (1, 2)])
-    memory.forget(["a"])
+    memory.add([listed("c", 3)])
+    memory.forget(["a"], ["a", "b"])
     assert sorted(keys(memory)) == [("b", 1), ("b", 2)]
     memory.add([listed("a", 1), listed("b", 2)])
     assert len(memory) == 3

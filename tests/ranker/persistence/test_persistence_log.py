@@ -10,7 +10,7 @@ from tiny_engine import answers, assert_same, events, small_fit
 import ranker
 from encoders.errors import InputError
 from ranker.feedback import IN_MEMORY, FeedbackLog
-from ranker.persistence import LOG
+from ranker.persistence import LOG, erase
 
 ALL = tiny_engine.N_ITEMS
 
@@ -37,6 +37,18 @@ def test_who_was_forgotten_is_in_no_log_and_no_version_that_is_saved_later(check
         assert one.users.histories([100]).lengths.tolist() == [1]
         assert one.users.histories([101]).lengths[0] > 0
         assert set(one.log.read()["event_id"]) == {"e2", "e3"}
+
+
+def test_who_was_erased_by_another_process_is_known_to_none_that_asked_nothing_meanwhile(engine, model, tmp_path):
+    other = ranker.load(model)
+    assert engine.users.histories([100]).lengths[0] > 0
+    assert erase(other, model, [100]) == 0
+    assert other.log.forgotten() == []
+    for one in (engine, other, ranker.load(model)):
+        assert one.users.histories([100]).lengths.tolist() == [0]
+        assert one.users.histories([101]).lengths[0] > 0
+    engine.save(tmp_path / "copy")
+    assert 100 not in ranker.load(tmp_path / "copy").users.ids
 
 
 def test_an_older_log_is_kept_and_taken_in_by_a_new_engine(checkpoint, engine, model):
