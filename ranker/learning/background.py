@@ -26,7 +26,7 @@ class BackgroundLearner:
 
     After a step during which requests came it pauses for twice as long as the step took, so that however much there is
     to learn, most requests meet no learner. An error in a step is logged, and what serves goes on. Where the disk
-    refused, the step is tried again after a while; after any other error its events are passed over.
+    refused, the next step waits for a while; after any other error the step's events are passed over.
 
     It computes on one thread, and so does the BLAS of the whole process meanwhile, which knows no other limit. Requests
     of up to four users need no more; those of many at once get their products from one core.
