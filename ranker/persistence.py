@@ -91,9 +91,9 @@ def save_engine(engine: Engine, root: Path) -> Path:
     engine.version, engine.folder = version.name, root
     engine.saved_views, engine.learned = engine.views, None
     if isinstance(engine.log, FeedbackLog) and elsewhere:
-        log = FeedbackLog(root / LOG)
-        log.refuse_as(engine.log)
+        before, log = engine.log, FeedbackLog(root / LOG)
         engine.intake.move_to(log)
+        log.refuse_as(before)
     return version
 
 

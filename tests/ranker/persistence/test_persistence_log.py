@@ -115,11 +115,16 @@ def test_a_log_that_keeps_none_so_old_is_told_before_anything_is_written(checkpo
     assert new.log.path == IN_MEMORY
 
 
-def test_what_a_log_refuses_it_refuses_in_another_folder(engine, tmp_path):
+def test_what_a_log_refuses_it_refuses_in_another_folder(engine, model, tmp_path):
+    other = ranker.load(model)
+    other.save(tmp_path / "there")
+    other.feedback(events(("there", 8, "i2", "like"), datetime="2024-07-01"))
     engine.log.compact(pd.Timestamp("2024-08-01"))
-    engine.save(tmp_path / "copy")
-    with pytest.raises(InputError, match="the log keeps events from 2024-08-01"):
-        engine.feedback(events(("e1", 8, "i2", "like"), datetime="2024-07-01"))
+    for folder in (tmp_path / "there", tmp_path / "copy"):
+        engine.save(folder)
+        assert engine.log.read()["event_id"].tolist() == ["there"]
+        with pytest.raises(InputError, match="the log keeps events from 2024-08-01"):
+            engine.feedback(events(("e1", 8, "i2", "like"), datetime="2024-07-01"))
 
 
 def test_a_sites_own_store_stays_its_store(model, tmp_path):
