@@ -74,8 +74,10 @@ class TextTokenizer:
             on_cpu: whether a CPU reads them, to which smaller batches of long texts come easier.
 
         Raises:
-            InputError: an entry is not a string.
+            InputError: an entry is not a string, or this is a string and no list of them.
         """
+        if isinstance(texts, str):
+            raise InputError(f"Pass a list of texts, also for a single one, instead of {texts!r}.")
         self._tokenizer.enable_truncation(self.max_tokens)
         for start in range(0, len(texts), self._window):
             window = [_clean(text, start + at) for at, text in enumerate(texts[start : start + self._window])]

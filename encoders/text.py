@@ -24,7 +24,7 @@ from encoders.checkpoint import (
     resolve_device,
     save_checkpoint,
 )
-from encoders.errors import ConfigError
+from encoders.errors import ArtifactError, ConfigError
 from encoders.pooling import Pooling, pool, resolve_pooling, save_pooling
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class TextEncoderConfig:
 
 
 DEFAULTS = TextEncoderConfig()
+LEAST_TOKENS = 4  # one, and those that a tokenizer puts around two texts
 
 
 class TextEncoder:
@@ -211,11 +212,21 @@ class TextEncoder:
 
 
 def token_limit(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, wanted: int) -> int:
-    """The most tokens that a model can read, or `wanted` where that is lower."""
-    positions = int(getattr(config, "max_position_embeddings", wanted))
-    if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}:
-        positions -= int(config.pad_token_id) + 1  # these count positions from after the padding id
-    return min(wanted, positions, int(tokenizer.model_max_length))
+    """The most tokens that a model can read, or `wanted` where that is lower.
+
+    Raises:
+        ArtifactError: the checkpoint's own limit is no number, or too low for any text.
+    """
+    try:
+        positions = int(getattr(config, "max_position_embeddings", wanted))
+        if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"}:
+            positions -= int(config.pad_token_id) + 1  # these count positions from after the padding id
+        limit = min(wanted, positions, int(tokenizer.model_max_length))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"The checkpoint's limit of tokens is no number: {error}.") from error
+    if limit < LEAST_TOKENS:
+        raise ArtifactError(f"The checkpoint reads {limit} tokens by what it says, and no text is so short.")
+    return limit
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -84,7 +84,7 @@ def write_version(root: Path, write: Callable[[Path], None], kept: int = KEPT_VE
 
 def kept_versions(root: Path) -> list[str]:
     """Names of the versions in a folder, the oldest first."""
-    return sorted(path.name for path in root.glob("v[0-9]*"))
+    return sorted((path.name for path in root.glob("v[0-9]*")), key=lambda name: (len(name), name))
 
 
 def serve_version(root: Path, name: str) -> None:
@@ -121,10 +121,13 @@ def check_target(root: Path) -> None:
     """Refuse a folder that holds anything but engines and what a save that was killed left behind.
 
     Raises:
-        ArtifactError: It does.
+        ArtifactError: It does, or its name is none that a folder can have.
     """
-    if not root.exists() or (root / CURRENT).exists():
-        return
+    try:
+        if not root.exists() or (root / CURRENT).exists():
+            return
+    except OSError as error:
+        raise ArtifactError(f"{root}: no folder can be called so ({error.strerror}). Choose another name.") from error
     if not root.is_dir() or any(not LEFTOVER.fullmatch(path.name) for path in root.iterdir()):
         raise ArtifactError(f"{root}: exists and holds no saved engine. Choose another folder, or empty this one.")
 

@@ -147,8 +147,9 @@ def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
     try:
         config = EngineConfig.from_yaml(folder / "config.yaml")
         catalogue = Catalogue(pd.read_parquet(folder / "catalogue.parquet"))
-    except (ConfigError, InputError, pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{folder}: {error}. Restore it from a backup, or fit the engine again.") from error
+    except (ConfigError, pa.ArrowException, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{folder}: {reason}. Restore it from a backup, or fit the engine again.") from error
     training, calibration = folder / "training.json", folder / "calibration.json"
     encoder = _load_encoder(folder / "encoder", config)
     retriever = _load_retriever(folder, config, len(catalogue))
@@ -159,13 +160,13 @@ def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
         retriever=retriever,
         lasting=_load_lasting(folder / "lasting.json", retriever),
         reranker=_load_reranker(folder / "reranker", encoder, catalogue, config),
-        log=FeedbackLog(root / LOG) if log is None else log,
         config=config,
         training=load_settings(TrainingReport, training) if training.exists() else None,
         calibration=load_settings(Calibration, calibration) if calibration.exists() else None,
         sources_until=load_settings(Weights, folder / "fusion.json").until,
         version=folder.name,
         folder=root,
+        log=FeedbackLog(root / LOG) if log is None else log,  # opened once all else could be read
     )
     engine.refresh()
     return engine

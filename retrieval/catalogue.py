@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from encoders.errors import InputError
@@ -56,7 +57,8 @@ class Catalogue:
         self.frame = items.reset_index(drop=True)
         self.ids = IdMap(self.frame["item_id"])
         try:
-            pa.Table.from_pandas(self.frame)
+            table = pa.Table.from_pandas(self.frame)
+            pq.write_table(table.slice(0, 1), pa.BufferOutputStream())  # Parquet takes fewer types than Arrow has
         except (pa.ArrowException, TypeError, ValueError) as error:
             reason = " ".join(map(str, error.args)).replace("\n", " ")
             raise InputError(f"items: {reason}, so the table cannot be saved. Give each column one type.") from error
@@ -104,6 +106,7 @@ class Catalogue:
         Raises:
             InputError: The catalogue lacks one of them, or they are no ids of its kind.
         """
+        item_ids = list(item_ids) if isinstance(item_ids, Iterator) else item_ids
         positions = self.ids.positions(item_ids, where)
         unknown = pd.unique(pd.Series(list(item_ids), dtype=object)[positions == UNKNOWN])
         if len(unknown):
@@ -125,11 +128,11 @@ class Catalogue:
         Args:
             allow: Only these ids.
             deny: Not these ids.
-            where: Column → a value it must equal (or contain, where the column holds lists), a set, list or tuple of
-                values of which any will do, or ``Between(low, high)``.
+            where: Column → a value it must equal (or contain, where the column holds lists), several of which any will
+                do, or ``Between(low, high)``. Times may be written as ISO 8601.
 
         Raises:
-            InputError: An id or a column is unknown, or a bound cannot be compared with the column's values.
+            InputError: An id or a column is unknown, or a value or a bound cannot be compared with the column's values.
         """
         mask = np.ones(len(self), np.bool_)
         if allow is not None:
@@ -156,13 +159,19 @@ class Catalogue:
                 inside &= True if wanted.low is None else (column >= wanted.low).fillna(False)
                 inside &= True if wanted.high is None else (column <= wanted.high).fillna(False)
                 return inside.to_numpy(np.bool_)
-            values = set(wanted) if isinstance(wanted, (set, frozenset, list, tuple)) else {wanted}
+            one = isinstance(wanted, (str, bytes)) or not isinstance(wanted, Iterable)
+            values = {wanted} if one else set(wanted)
             present = column.dropna()
             if len(present) and isinstance(present.iloc[0], (list, tuple, set, np.ndarray)):
                 many = (
                     () if value is None or value is pd.NA or isinstance(value, float) else value for value in column
                 )
                 return np.fromiter((not values.isdisjoint(row) for row in many), np.bool_, len(self))
+            texts = {value for value in values if isinstance(value, str)}
+            if pd.api.types.is_datetime64_any_dtype(column):
+                values = values - texts | {pd.Timestamp(text) for text in texts}
+            elif texts and pd.api.types.is_numeric_dtype(column):
+                raise ValueError(f"it holds {column.dtype}")
             return column.isin(values).to_numpy(np.bool_)
         except (TypeError, ValueError) as error:
             raise InputError(f"where: {name} cannot be compared with {wanted!r} ({error}).") from error

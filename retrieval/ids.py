@@ -228,6 +228,8 @@ def _index(ids: object, where: str) -> pd.Index:
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
         raise InputError(f"{where}: pass a list of ids, also for a single one, instead of {ids!r}.")
     array = ids if isinstance(ids, (pd.Series, pd.Index, np.ndarray)) else list(ids)
+    if not len(array):
+        return pd.Index([], dtype=object)
     try:
         index = pd.Index(array, tupleize_cols=False)
     except (TypeError, ValueError) as error:

@@ -28,8 +28,8 @@ def load_array(path: Path, dtype: type[Scalar], ndim: int) -> NDArray[Scalar]:
     """
     try:
         # as a plain array, whose rows are taken in a fraction of the time
-        array: NDArray[Scalar] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    except (OSError, ValueError, EOFError) as error:
+        array: NDArray[Scalar] = np.lib.format.open_memmap(path, mode="r").view(np.ndarray)
+    except Exception as error:  # numpy evaluates a header, and raises whatever comes of it
         raise ArtifactError(f"{path}: not a readable array ({error}). Save the engine again.") from error
     if array.dtype != dtype or array.ndim != ndim:
         raise ArtifactError(

@@ -24,7 +24,7 @@ from ranker.offline.folder import LOCK, MANIFEST, Manifest, Plan, Shard, agreed_
 from ranker.offline.shards import shard_of, write_shard, writers
 from ranker.persistence import fingerprint, load_engine
 from retrieval.ids import IdList, Ids
-from retrieval.storage import replace_settings
+from retrieval.storage import load_settings, replace_settings
 
 USERS_PER_SHARD = 5_000
 LEFTOVERS = ".part-*.tmp", f".{MANIFEST}.*.tmp"
@@ -46,7 +46,8 @@ def generate(
 
     Each file holds the candidates of some users, in the users' order, and is written whole or not at all. A run that
     was killed goes on with what lacks when it is started again with the same, and the result is the same to the byte as
-    that of a run that was not. Feedback that comes meanwhile is for the next run.
+    that of a run that was not; a file that differs from what a complete run wrote is written again. Feedback that comes
+    meanwhile is for the next run. In a script, call it under ``if __name__ == "__main__"``: its processes import that.
 
     Args:
         model: Folder of a saved engine.
@@ -71,8 +72,8 @@ def generate(
     model, out = Path(model), Path(out)
     workers = cores() if workers is None else workers
     for name, number in {"workers": workers, "users_per_shard": users_per_shard}.items():
-        if number < 1:
-            raise ConfigError(f"{name} = {number}, but it must be at least 1.")
+        if not isinstance(number, int) or number < 1:
+            raise ConfigError(f"{name} = {number!r}, but it must be an integer of at least 1.")
     engine = load_engine(model)
     with closing(engine.log):
         check_candidates(engine, k, rerank, horizon)
@@ -88,7 +89,10 @@ def generate(
 
 def _completed(model: Path, out: Path, plan: Plan, ids: Sequence[object], workers: int, progress: bool) -> Manifest:
     """The folder once all of the plan's shards are there."""
+    complete = (out / MANIFEST).exists() and load_settings(Manifest, out / MANIFEST)
     found = {number: _there(out, plan, number) for number in range(plan.shards)}
+    if complete and complete.plan == plan:
+        found = {number: shard if shard in complete.shards else None for number, shard in found.items()}
     shards = {number: shard for number, shard in found.items() if shard is not None}
     lacking = [number for number in found if number not in shards]
     with tqdm(total=plan.users, unit="user", disable=None if progress else True) as bar:
@@ -194,8 +198,9 @@ def _written(
                     under_way |= begin(1)
         except BrokenProcessPool as error:
             raise ArtifactError(
-                f"{out}: a process that generated candidates was killed, by the system for want of memory most likely. "
-                "What it wrote stays. Start again with fewer workers."
+                f"{out}: a process that generated candidates was killed. If for want of memory, start again with fewer "
+                "workers: what it wrote stays. A script has to call generate under if __name__ == '__main__', since "
+                "each process imports it."
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -225,7 +225,10 @@ def _read_graph(path: Path, shape: JointShape) -> onnx.ModelProto:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's error classes are not part of its interface
         raise ArtifactError(f"{path}: is no ONNX graph. Save the engine again.") from error
-    expected = {name: tuple(tensor.shape) for name, tensor in empty_model(shape).state_dict().items()}
+    try:
+        expected = {name: tuple(tensor.shape) for name, tensor in empty_model(shape).state_dict().items()}
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ArtifactError(f"{path}: no graph has the sizes that {SHAPE} describes. Save the engine again.") from error
     if shape.joint_layers == 1:  # what items were folded through is not computed again
         for name in ("query.bias", "key.weight", "key.bias", "value.weight", "value.bias"):
             del expected[f"top.layer.{name}"]

@@ -55,6 +55,35 @@ def test_a_damaged_config_is_named(folder):
         TextEncoder.load(folder)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, {"num_attention_heads": 0},
+        {"num_attention_heads": "4"}, {"model_type": ["bert"]}, {"max_position_embeddings": "x"},
+        {"max_position_embeddings": 2},
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_used_are_named(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ArtifactError) as caught:
+        TextEncoder.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [-5, 0, "x"])
+def test_a_limit_of_tokens_that_is_none_is_named(folder, limit):
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": limit}))
+    with pytest.raises(ArtifactError, match=r"limit of tokens|reads \S+ tokens|no usable tokenizer"):
+        TextEncoder.load(folder)
+
+
+def test_a_name_that_no_file_can_have_is_named():
+    with pytest.raises(ArtifactError, match="neither a folder nor the name of a Hub checkpoint"):
+        TextEncoder.load("x" * 5000)
+
+
 def test_a_damaged_tokenizer_is_named(folder):
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ArtifactError, match="no usable tokenizer"):

@@ -84,9 +84,9 @@ def test_many_texts_are_encoded_a_batch_on_each_core_by_the_graph_that_was_loade
 def test_an_encoder_is_saved_as_it_was_exported_whatever_runs_it(text_folder, tmp_path):
     bound = OnnxTextEncoder.load(text_folder)
     bound.choose(TEXTS[:8], (BOUND, Execution("again", CPU, captured=True)))
-    bound.save(tmp_path)
+    bound.save(tmp_path / "new" / "folder")
     for path in text_folder.iterdir():
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+        assert (tmp_path / "new" / "folder" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_where_only_one_can_run_the_session_stays(text_folder):
@@ -100,6 +100,8 @@ def test_where_only_one_can_run_the_session_stays(text_folder):
 def test_what_is_no_text_is_refused(text_folder):
     with pytest.raises(InputError, match="Text 1 is None"):
         OnnxTextEncoder.load(text_folder).choose(["a", None])
+    with pytest.raises(InputError, match="Pass a list of texts, also for a single one, instead of 'a text'"):
+        OnnxTextEncoder.load(text_folder).encode("a text")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -17,12 +17,18 @@ def test_without_filters_everything_passes(catalogue):
 def test_allow_and_deny_lists(catalogue):
     assert passing(catalogue, allow=["i3", "i5"]) == {"i3", "i5"}
     assert passing(catalogue, allow=["i3", "i5"], deny=["i5"]) == {"i3"}
-    assert passing(catalogue, allow=[]) == set()
+    for nothing in ([], np.array([]), pd.Series([], dtype="float64")):
+        assert passing(catalogue, allow=nothing) == set()
+        assert catalogue.allowed(deny=nothing).all()
+    assert passing(catalogue, allow=(item for item in ["i3", "i5"])) == {"i3", "i5"}
+    with pytest.raises(InputError, match="allow: 1 items are not in the catalogue"):
+        catalogue.allowed(allow=iter(["i3", "zz"]))
 
 
 def test_attributes_match_by_value_any_of_several_range_or_membership(catalogue):
     assert passing(catalogue, where={"year": 1961}) == {"i1"}
-    assert passing(catalogue, where={"year": [1961, 1963]}) == {"i1", "i3"}
+    for several in ([1961, 1963], range(1961, 1965, 2), (year for year in (1961, 1963)), np.array([1961, 1963])):
+        assert passing(catalogue, where={"year": several}) == {"i1", "i3"}
     assert passing(catalogue, where={"year": Between(1962, 1964)}) == {"i2", "i3", "i4"}
     assert passing(catalogue, where={"year": Between(high=1960)}) == {"i0"}
     assert passing(catalogue, where={"genres": "war", "year": Between(high=1965)}) == {"i1", "i4"}
@@ -37,6 +43,15 @@ def test_unknown_ids_columns_and_bounds_say_what_is_wrong(catalogue):
         catalogue.allowed(where={"year": Between("a", "b")})
 
 
+def test_times_may_be_written():
+    days = pd.to_datetime(["2020-01-05", "2020-01-06", None])
+    items = pd.DataFrame({"item_id": [1, 2, 3], "title": "t", "text": "t", "day": days})
+    assert passing(Catalogue(items), where={"day": "2020-01-05"}) == {1}
+    assert passing(Catalogue(items), where={"day": ["2020-01-05", pd.Timestamp("2020-01-06")]}) == {1, 2}
+    with pytest.raises(InputError, match="where: day cannot be compared with 'soon'"):
+        Catalogue(items).allowed(where={"day": "soon"})
+
+
 def test_a_missing_value_passes_no_range():
     items = pd.DataFrame({"item_id": [1, 2], "title": "t", "text": "t", "year": pd.array([1990, None], "Int64")})
     assert passing(Catalogue(items), where={"year": Between(1980, 2000)}) == {1}
@@ -49,6 +64,8 @@ def test_a_missing_value_passes_no_range():
         (pd.DataFrame({"item_id": [1], "title": ["a"]}), "no column 'text'"),
         (pd.DataFrame({"item_id": [1, 1], "title": "a", "text": "a"}), "Id 1 occurs more than once"),
         (pd.DataFrame({"item_id": [1, "b"], "title": "a", "text": "a"}), "all integers or all strings"),
+        (pd.DataFrame({"item_id": [1], "title": "a", "text": "a", "band": pd.cut([5], [0, 9])}), "cannot be saved"),
+        (pd.DataFrame({"item_id": [1], "title": "a", "text": "a", "more": [{}]}), "cannot be saved"),
     ],
 )
 def test_unusable_tables_are_refused(items, message):
@@ -71,7 +88,9 @@ def test_items_without_a_list_of_attributes_match_none_of_them(kind):
     assert passing(Catalogue(items), where={"genres": ["a", "c"]}) == {2, 3}
 
 
-@pytest.mark.parametrize("where", [{"year": {"from": 1960}}, {"year": [[1960]]}, {"genres": Between(1, 2)}])
+@pytest.mark.parametrize(
+    "where", [{"year": {"from": 1960}}, {"year": [[1960]]}, {"year": "1960"}, {"genres": Between(1, 2)}]
+)
 def test_a_filter_that_cannot_be_one_is_named(catalogue, where):
     with pytest.raises(InputError, match=rf"^where: {next(iter(where))} cannot be compared with"):
         catalogue.allowed(where=where)

@@ -5,7 +5,7 @@ import pytest
 from tiny_versions import content, writer
 
 from encoders.errors import ArtifactError
-from ranker.artifact import CURRENT, KEPT_VERSIONS, open_version, read_manifest, write_version
+from ranker.artifact import CURRENT, KEPT_VERSIONS, kept_versions, open_version, read_manifest, write_version
 
 
 def test_the_newest_version_serves_and_the_one_before_is_kept(root):
@@ -21,6 +21,17 @@ def test_the_newest_version_serves_and_the_one_before_is_kept(root):
 def test_the_one_before_serves_again_once_current_names_it(root):
     (root / CURRENT).write_text("v0001\n")
     assert content(open_version(root)) == 1
+
+
+def test_versions_are_in_the_order_of_their_numbers(root):
+    for name in ("v10000", "v9999"):
+        (root / name).mkdir()
+    assert kept_versions(root) == ["v0001", "v0002", "v9999", "v10000"]
+
+
+def test_a_name_that_no_folder_can_have_is_told(tmp_path):
+    with pytest.raises(ArtifactError, match="no folder can be called so"):
+        write_version(tmp_path / ("x" * 300), writer(1))
 
 
 def test_the_manifest_names_every_file_and_the_libraries(root):

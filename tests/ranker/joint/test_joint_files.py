@@ -64,7 +64,8 @@ def test_a_damaged_file_is_an_error_that_names_it(traced, tmp_path, name, how):
         ("joint_layers", 0), ("joint_layers", -1), ("max_events", 0), ("factors", -5), ("sources", 0),
         ("lower_layers", -1), ("max_tokens", 0), ("joint_layers", "many"), ("depth", 3), ("layer", {}),
         ("layer", {"dim": -1}), ("layer", {"heads": 0}), ("layer", {"heads": 5}), ("layer", {"activation": "none"}),
-        ("layer", {"epsilon": -1.0}), ("layer", {"inner": 0}),
+        ("layer", {"epsilon": -1.0}), ("layer", {"inner": 0}), ("layer", {"dim": 2**40}), ("factors", 2**62),
+        ("sources", 2**80),
     ],
 )  # fmt: skip
 def test_sizes_that_no_model_has_are_an_error_that_names_the_file(traced, tmp_path, key, value):

@@ -21,7 +21,7 @@ from tests_support import file_limit
 from tiny_engine import events
 
 import ranker
-from encoders.errors import ArtifactError, InputError
+from encoders.errors import ArtifactError, ConfigError, InputError
 from ranker.offline import generate, read_manifest, shards
 from ranker.offline.shards import write_shard, writers
 
@@ -190,6 +190,21 @@ def test_a_damaged_file_is_found(saved, whole, tmp_path):
     (out / "_manifest.json").unlink()
     with pytest.raises(ArtifactError, match="no complete candidates"):
         read_manifest(out)
+
+
+def test_a_file_that_was_changed_is_written_again(saved, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
+    path = out / "part-00001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, 7), path, compression="zstd")
+    generate(saved, out, **SETTINGS)
+    assert content(out) == content(whole)
+
+
+@pytest.mark.parametrize("number", [{"workers": 1.5}, {"users_per_shard": 2.5}, {"workers": 0}])
+def test_numbers_that_are_none_are_refused(saved, tmp_path, number):
+    with pytest.raises(ConfigError, match="must be an integer of at least 1"):
+        generate(saved, tmp_path / "out", **number)
 
 
 def test_two_runs_do_not_write_to_one_folder(saved, tmp_path):
