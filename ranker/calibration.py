@@ -11,7 +11,7 @@ that were held out. T changes no order.
 A probability is missing where nothing was measured: of items after the first ``depth``; for a user who has liked
 nothing; with a query; with a filter; where seen items may be returned; where more items are asked for than each source
 proposes by itself; for lasting taste; and everywhere in an engine that was fitted without lists (no cross-encoder, and
-fusion weights that need no learning).
+fusion weights that need no learning), or in which learning has changed whether the cross-encoder orders at all.
 """
 
 from __future__ import annotations
