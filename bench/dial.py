@@ -162,7 +162,6 @@ def save(site: Site, trained: Trained, folder: Path) -> None:
         log=FeedbackLog(IN_MEMORY),
         config=trained.variant.settings(site.config),
         training=trained.training,
-        calibration=None,
     ).save(folder)
 
 

@@ -117,7 +117,6 @@ def with_newest(site: Engine, reranker: SplitReranker, events: int) -> Engine:
         log=FeedbackLog(IN_MEMORY),
         config=site.config,
         training=None,
-        calibration=None,
     )
 
 

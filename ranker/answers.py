@@ -90,8 +90,7 @@ def best_of(engine: Engine, requests: Requests, k: int, horizon: Horizon, names:
         with engine.observations.timed("rerank"):
             found = engine.reranker.rerank(requests, found)
         # with more candidates than were measured standardised together, scores have another scale
-        measured = engine.reranker.orders_as_fitted and k <= max(depth, engine.config.fusion.depth)
-        calibration = engine.calibration if measured else None
+        calibration = engine.calibration if k <= max(depth, engine.config.fusion.depth) else None
     probabilities = predicted(calibration, requests, found)
     propensities = np.full_like(probabilities, np.nan)
     if names is not None and engine.config.exploration.temperature:

@@ -11,7 +11,7 @@ that were held out. T changes no order.
 A probability is missing where nothing was measured: of items after the first ``depth``; for a user who has liked
 nothing; with a query; with a filter; where seen items may be returned; where more items are asked for than each source
 proposes by itself; for lasting taste; and everywhere in an engine that was fitted without lists (no cross-encoder, and
-fusion weights that need no learning), or in which learning has changed whether the cross-encoder orders at all.
+fusion weights that need no learning).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic.dataclasses import dataclass
 from scipy import optimize, special
 
 from ranker.lists import NOBODY, LabelledLists
-from ranker.reranker import Judged
+from ranker.reranker import Judged, Reranker
 from retrieval.candidates import NO_ITEM, Candidates, Requests
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,24 @@ class Calibration:
         found = np.full(items.shape, np.nan)
         found[:, : self.depth] = np.divide(self.coverage * odds, total, out=np.full(odds.shape, np.nan), where=known)
         return found
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Calibrations:
+    """Of both orders that an engine may serve, the fused and the re-ranked one: learning can exchange them.
+
+    Each is None where there were no lists to learn it from.
+    """
+
+    fused: Calibration | None = None
+    reranked: Calibration | None = None
+
+    def of(self, reranker: Reranker) -> Calibration | None:
+        """That of the order in which requests are answered with this re-ranker, as it is now."""
+        return self.reranked if reranker.serves else self.fused
+
+
+UNMEASURED = Calibrations()
 
 
 def predicted(calibration: Calibration | None, requests: Requests, ranked: Candidates) -> NDArray[np.float64]:
@@ -119,7 +137,7 @@ def fit_temperature(scores: NDArray[np.floating], items: NDArray[np.int64], chos
 def fit_calibration(
     lists: LabelledLists, depth: int, judged: Judged | None, seed: int, seen: NDArray[np.int64] = NOBODY
 ) -> Calibration | None:
-    """Calibrate the order that is served.
+    """Calibrate an order.
 
     The coverage is the share of all lists whose choice is among the first ``depth`` candidates, since a re-ranker
     changes their order alone. (The users whom it was judged on would not tell: each has a list that holds its choice.)
@@ -127,8 +145,8 @@ def fit_calibration(
     Args:
         lists: All held-out lists, those without their choice among them.
         depth: Candidates of a request that are re-ranked, or would be.
-        judged: Where a re-ranker serves: lists that it was not trained on, which tell the temperature. None: the fused
-            order is served, and a sample of all lists tells it.
+        judged: The re-ranked order: lists that the re-ranker was not trained on, which tell the temperature. None: the
+            fused one, of which a sample of all lists tells it.
         seed: Of the sample.
         seen: Users on whose lists the encoder was tuned; none of theirs is in the sample.
 
@@ -136,6 +154,7 @@ def fit_calibration(
         None where no list that may be used holds its choice: nothing is known then.
     """
     found = lists.is_chosen[:, :depth].any(axis=1)
+    order = "fused" if judged is None else "re-ranked"
     if judged is None:
         rows = np.random.default_rng(seed).permutation(np.flatnonzero(found & ~np.isin(lists.users, seen)))
         some = lists.take(np.sort(rows[:MOST_LISTS])).containing_choice(depth)
@@ -146,7 +165,7 @@ def fit_calibration(
     temperature = fit_temperature(judged.scores, items, judged.lists.chosen)
     calibration = Calibration(temperature, float(found.mean()), items.shape[1])
     logger.info(
-        "Calibrated on %d lists: temperature %.3f, and %.1f %% of the next items among the first %d.",
-        len(items), temperature, 100 * calibration.coverage, calibration.depth,
+        "Calibrated the %s order on %d lists: temperature %.3f, and %.1f %% of the next items among the first %d.",
+        order, len(items), temperature, 100 * calibration.coverage, calibration.depth,
     )  # fmt: skip
     return calibration

@@ -16,7 +16,7 @@ from ranker.answers import answer_table, best_of, read_queries
 from ranker.arguments import Horizon, OnUnknown, View, asked, check_horizon, check_k, list_names, listed
 from ranker.artifact import serving
 from ranker.batches import candidate_batches
-from ranker.calibration import Calibration
+from ranker.calibration import UNMEASURED, Calibration, Calibrations
 from ranker.config import EngineConfig
 from ranker.feedback import EventLog
 from ranker.intake import Intake, Refuse
@@ -53,7 +53,7 @@ class Engine:
         log: Where feedback is kept.
         config: The settings that the parts were made with.
         training: What the cross-encoder's fine-tuning reached; None where there was none.
-        calibration: Makes probabilities of scores; None where nothing was held out to learn it from.
+        calibrations: Make probabilities of scores, as far as something was held out to learn them from.
         sources_until: Offset of the newest event of the log that the sources were fitted on, beyond the log of the fit.
         version: What logged lists are told to come from.
         folder: Where the engine is saved; None where it is not.
@@ -71,7 +71,7 @@ class Engine:
         log: EventLog,
         config: EngineConfig,
         training: TrainingReport | None,
-        calibration: Calibration | None,
+        calibrations: Calibrations = UNMEASURED,
         sources_until: int = 0,
         version: str = UNSAVED,
         folder: Path | None = None,
@@ -79,7 +79,7 @@ class Engine:
         self.catalogue, self.encoder = catalogue, encoder
         self.views = self.saved_views = Views(retriever, lasting, sources_until)
         self.reranker, self.config = reranker, config
-        self.training, self.calibration = training, calibration
+        self.training, self.calibrations = training, calibrations
         self.version, self.folder = version, folder
         self.learned: Learned | None = None  # what serves in place of the saved weights and sources
         self.observations = Observations()
@@ -97,6 +97,11 @@ class Engine:
     def lasting(self) -> FusedRetriever | None:
         """The same for lasting taste; None where the engine has no such view."""
         return self.views.lasting
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Makes probabilities of the scores by which requests are answered now."""
+        return self.calibrations.of(self.reranker)
 
     @property
     def users(self) -> UserHistories:
@@ -260,13 +265,10 @@ class Engine:
         roll_back(self, version)
 
     def refresh(self) -> bool:
-        """Let serve what another process learned for this saved engine, or returned to, since it was loaded.
+        """Let serve what another process learned for this saved engine, or returned to; whether that is something else.
 
         That is weights of the cross-encoder, and sources that were fitted again. What users did is known without it. A
         newer version of the whole engine is not taken over, see ``outdated``.
-
-        Returns:
-            Whether something else serves now.
 
         Raises:
             ArtifactError: The learned version is damaged. What served goes on then.
@@ -282,13 +284,10 @@ class Engine:
         return status_of(self)
 
     def forget(self, user_ids: Ids) -> int:
-        """Delete what is known of these users, the log's events and those of the fit.
+        """Delete the log's events of these users, and what the fit's log holds of them; how many the former were.
 
         Saved versions hold the latter until ``ranker.persistence.erase``, but none tells of them once it is loaded.
         What the sources learned from everybody stays until the next fit.
-
-        Returns:
-            How many events of the log were deleted.
 
         Raises:
             InputError: A user's id is of another kind than the known ones, or given twice.

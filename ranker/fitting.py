@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from encoders import OnnxTextEncoder, StateEncoder, TextEncoder, export_text_encoder
 from encoders.errors import ConfigError, TaskError
 from encoders.gate import RetrievalGate
-from ranker.calibration import fit_calibration
+from ranker.calibration import UNMEASURED, Calibrations, fit_calibration
 from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import IN_MEMORY, FeedbackLog, checked_events
@@ -97,22 +97,26 @@ def fit(
     vectors = encoder.encode(catalogue.texts, progress=progress)
 
     reranker: Reranker = KeepOrder()
-    training = calibration = None
+    training: TrainingReport | None = None
+    calibrations = UNMEASURED
     earlier: Mapping[str, Source] = {}
     short: Mapping[int, Mapping[str, float]] = {}
     if config.rerank.enabled or weights is None:
         lists, proposer = held_out_lists(log.histories, vectors, weights, config)
         weights, short, earlier = proposer.weights, proposer.short, proposer.sources
-        judged = None
+        depth = config.rerank.chosen.depth
+        judged: Judged | None = None
         if config.rerank.enabled:
             labelled = labelled_events(
                 events, log, catalogue, config.feedback, config.rerank.chosen.training.max_feedback
             )
-            cross_encoder, training, found = fit_reranker(
+            reranker, training, judged = fit_reranker(
                 lists, labelled, proposer, catalogue, original, encoder, config, progress, seen
             )
-            reranker, judged = cross_encoder, found if cross_encoder.gain.serves else None
-        calibration = fit_calibration(lists, config.rerank.chosen.depth, judged, config.seed, seen)
+        calibrations = Calibrations(
+            fit_calibration(lists, depth, None, config.seed, seen),
+            None if judged is None else fit_calibration(lists, depth, judged, config.seed, seen),
+        )
     logger.info("Fitting the sources on all %d events.", len(log.histories.items))
     sources = fit_sources(log.histories, vectors, config, progress, earlier)
     return Engine(
@@ -125,7 +129,7 @@ def fit(
         log=FeedbackLog(IN_MEMORY),
         config=config,
         training=training,
-        calibration=calibration,
+        calibrations=calibrations,
     )
 
 

@@ -1,7 +1,7 @@
 """Engines on disk: which part of an engine lies in which file of a version.
 
 config.yaml  catalogue.parquet
-training.json  calibration.json: each missing where the engine has none
+training.json  calibrations.json: the former is missing where the engine has none
 users/       the log that the engine was fitted on: its users, how their ids are found, and their histories
 encoder/     the text encoder: a Hugging Face checkpoint, or its ONNX export
 fusion.json  sources/als/  sources/text/  …: a folder for each source in use
@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass
 from encoders import Encoder, OnnxTextEncoder, TextEncoder, is_export
 from encoders.errors import ArtifactError, ConfigError, InputError
 from ranker.artifact import MANIFEST, open_version, remove_others, write_version
-from ranker.calibration import Calibration
+from ranker.calibration import UNMEASURED, Calibrations
 from ranker.config import EngineConfig
 from ranker.engine import Engine
 from ranker.feedback import EventLog, FeedbackLog
@@ -43,6 +43,7 @@ from retrieval.storage import load_settings, save_settings
 from retrieval.training import TrainingReport
 
 LOG = "feedback.sqlite"
+CALIBRATIONS = "calibrations.json"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -56,16 +57,13 @@ class Weights:
 
 def save_engine(engine: Engine, root: Path) -> Path:
     """See ``Engine.save``."""
-    if not engine.reranker.orders_as_fitted:  # from now on what was learned is what was saved
-        engine.calibration = None
 
     def write(folder: Path) -> None:
         engine.config.to_yaml(folder / "config.yaml")
         engine.catalogue.frame.to_parquet(folder / "catalogue.parquet")
         if engine.training is not None:
             save_settings(engine.training, folder / "training.json")
-        if engine.calibration is not None:
-            save_settings(engine.calibration, folder / "calibration.json")
+        save_settings(engine.calibrations, folder / CALIBRATIONS)
         save_interactions(engine.users.base, _new(folder / USERS))
         engine.encoder.save(_new(folder / "encoder"))
         for name, fused in {"fusion.json": engine.retriever, "lasting.json": engine.lasting}.items():
@@ -150,7 +148,7 @@ def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
     except (ConfigError, pa.ArrowException, OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(f"{folder}: {reason}. Restore it from a backup, or fit the engine again.") from error
-    training, calibration = folder / "training.json", folder / "calibration.json"
+    training, calibrations = folder / "training.json", folder / CALIBRATIONS
     encoder = _load_encoder(folder / "encoder", config)
     retriever = _load_retriever(folder, config, len(catalogue))
     engine = Engine(
@@ -162,7 +160,7 @@ def load_engine(root: Path | str, log: EventLog | None = None) -> Engine:
         reranker=_load_reranker(folder / "reranker", encoder, catalogue, config),
         config=config,
         training=load_settings(TrainingReport, training) if training.exists() else None,
-        calibration=load_settings(Calibration, calibration) if calibration.exists() else None,
+        calibrations=load_settings(Calibrations, calibrations) if calibrations.exists() else UNMEASURED,
         sources_until=load_settings(Weights, folder / "fusion.json").until,
         version=folder.name,
         folder=root,

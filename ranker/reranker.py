@@ -23,8 +23,8 @@ class Reranker(Protocol):
     """Re-orders candidates; it never adds or drops one, and it never learns while it ranks."""
 
     @property
-    def orders_as_fitted(self) -> bool:
-        """Whether what orders requests, it or the fusion, is what did when probabilities were measured."""
+    def serves(self) -> bool:
+        """Whether requests without a query are answered in its order, or in the fused one."""
         ...
 
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
@@ -40,9 +40,9 @@ class KeepOrder:
     """The re-ranker of an engine without a cross-encoder: the fused order stands."""
 
     @property
-    def orders_as_fitted(self) -> bool:
-        """Always."""
-        return True
+    def serves(self) -> bool:
+        """Never."""
+        return False
 
     def rerank(self, requests: Requests, candidates: Candidates) -> Candidates:
         """The candidates as they are."""
@@ -129,9 +129,9 @@ class CrossEncoderReranker(ABC):
         self.query_gain = query_gain
 
     @property
-    def orders_as_fitted(self) -> bool:
-        """Whether its order is served, or not served, as it was."""
-        return self.gain.serves == self.saved_gain.serves
+    def serves(self) -> bool:
+        """Whether it gained enough, as far as is known now."""
+        return self.gain.serves
 
     @property
     @abstractmethod

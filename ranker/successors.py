@@ -12,7 +12,7 @@ from retrieval.catalogue import Catalogue
 def successor(engine: Engine, catalogue: Catalogue, encoder: Encoder, views: Views, reranker: Reranker) -> Engine:
     """Another engine with these parts, unsaved; the one that is given goes on as it is.
 
-    What makes probabilities of scores goes along, unless something else orders requests than when it was measured.
+    What makes probabilities of scores goes along.
     """
     return Engine(
         catalogue=catalogue,
@@ -25,5 +25,5 @@ def successor(engine: Engine, catalogue: Catalogue, encoder: Encoder, views: Vie
         log=engine.log,
         config=engine.config,
         training=engine.training,
-        calibration=engine.calibration if engine.reranker.orders_as_fitted else None,
+        calibrations=engine.calibrations,
     )

@@ -6,6 +6,7 @@ import tiny_engine
 
 import ranker
 from encoders.errors import InputError
+from ranker.calibration import UNMEASURED
 from ranker.config import RerankConfig
 from ranker.evaluation import (
     Backtest,
@@ -69,12 +70,12 @@ def test_what_cannot_be_judged_is_refused(honest):
     with pytest.raises(InputError, match="some lists have several to be found"):
         calibration_report(honest, PLAN.asked(honest.users, honest.catalogue, several))
     asked = PLAN.asked(honest.users, honest.catalogue, SPLIT.test)
-    kept, honest.calibration = honest.calibration, None
+    kept, honest.calibrations = honest.calibrations, UNMEASURED
     try:
         with pytest.raises(InputError, match="predicts no probabilities"):
             calibration_report(honest, asked)
     finally:
-        honest.calibration = kept
+        honest.calibrations = kept
 
 
 def test_lists_without_the_item_that_was_taken_cannot_be_judged(honest):

@@ -51,10 +51,10 @@ def test_an_exported_engine_serves_from_onnx_and_nearly_as_before(engine, tmp_pa
         pd.testing.assert_frame_equal(served.recommend(USERS, 12, query="red robot"), query, atol=1e-3)
 
 
-def test_an_export_of_what_came_to_order_since_the_fit_has_no_probabilities(engine, tmp_path):
-    other = not engine.reranker.gain.serves  # as when learning lets it serve, or no longer
+def test_an_export_of_what_came_to_order_since_the_fit_has_its_probabilities(engine, tmp_path):
+    fitted, other = engine.calibration, not engine.reranker.gain.serves  # as when learning lets it serve, or no longer
     engine.reranker.gain = Gain(1.0 if other else -1.0, 0.0)
-    assert ranker.export(at(engine, "fp32"), tmp_path / "served").engine.calibration is None
+    assert ranker.export(at(engine, "fp32"), tmp_path / "served").engine.calibration == engine.calibration != fitted
 
 
 @pytest.mark.parametrize("part", ["text encoder", "cross-encoder"])

@@ -122,11 +122,13 @@ def test_joint_layers_read_new_texts_anew_and_keep_the_states_of_others(checkpoi
     assert again.reranker.inputs.store.n_items == len(again.reranker.inputs.factors) == N + 2
 
 
-def test_what_was_learned_since_goes_on_and_its_scores_are_no_probabilities(checkpoint):
+def test_what_was_learned_since_goes_on(checkpoint):
     engine = tiny_split.fitted_with(checkpoint)
-    assert ranker.update_items(engine, NEW, progress=False).calibration == engine.calibration
-    engine.reranker.gain = Gain(-1.0, 0.0)  # something else orders than when they were measured
-    assert ranker.update_items(engine, NEW, progress=False).calibration is None
+    for gain in (engine.reranker.gain, Gain(-1.0, 0.0)):  # something else orders than when probabilities were measured
+        engine.reranker.gain = gain
+        updated = ranker.update_items(engine, NEW, progress=False)
+        assert updated.calibrations == engine.calibrations
+        assert updated.calibration == engine.calibration is not None
 
 
 def test_a_catalogue_that_has_grown_too_large_for_a_source_is_refused_before_anything_is_read(checkpoint):

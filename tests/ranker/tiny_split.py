@@ -54,7 +54,7 @@ def without_reranker(engine):
         log=engine.log,
         config=engine.config,
         training=None,
-        calibration=engine.calibration,
+        calibrations=engine.calibrations,
     )
     assert not len(engine.log.read())
     return fused

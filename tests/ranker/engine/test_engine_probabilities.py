@@ -124,6 +124,12 @@ def test_nobody_whose_lists_train_a_cross_encoder_that_serves_tells_its_temperat
     scores = reranker.score(told.requests, told.candidates) if serves else told.candidates.scores
     expected = fit_temperature(scores, told.candidates.items, told.chosen)
     assert engine.calibration.temperature == pytest.approx(expected, rel=1e-3)
+    # what learning lets order in its place has probabilities, too
+    by = engine.recommend(USERS, 12)
+    engine.reranker.gain = Gain(-1.0 if serves else 1.0, 0.0)
+    other = engine.recommend(USERS, 12)
+    assert other["probability"].isna().tolist() == by["probability"].isna().tolist()
+    assert other["probability"].tolist() != by["probability"].tolist()
 
 
 @pytest.mark.parametrize("depth", [5, 20])  # less and more than each source proposes

@@ -12,7 +12,7 @@ from encoders.errors import ArtifactError
 
 def files():
     """Every file of a version, found once so that each is a test of its own."""
-    parts = ["calibration.json", "catalogue.parquet", "config.yaml", "fusion.json", "lasting.json", "training.json"]
+    parts = ["calibrations.json", "catalogue.parquet", "config.yaml", "fusion.json", "lasting.json", "training.json"]
     parts += ["users/ids.arrow", "users/keys.npy", "users/places.npy"]
     parts += [f"users/{name}.npy" for name in ("indptr", "items", "weights", "times", "kinds")]
     parts += [f"sources/als/{name}" for name in ("config.json", "item_factors.npy")]
@@ -117,10 +117,11 @@ def test_arrays_that_do_not_belong_together_are_refused(model, name, change):
     ],
 )
 def test_a_calibration_that_no_fit_could_find_is_refused(model, change):
-    path = model / "v0001" / "calibration.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path = model / "v0001" / "calibrations.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"fused": found["fused"] | change}))
     reseal(model / "v0001")
-    with pytest.raises(ArtifactError, match=r"v0001/calibration\.json: not the settings of Calibration") as caught:
+    with pytest.raises(ArtifactError, match=r"v0001/calibrations\.json: not the settings of Calibrations") as caught:
         ranker.load(model)
     assert "\n" not in str(caught.value)
 
@@ -148,7 +149,7 @@ def test_fusion_weights_that_no_fit_could_find_are_refused(model, name, change):
 
 
 def test_a_version_from_before_there_was_a_calibration_has_no_probabilities(model):
-    (model / "v0001" / "calibration.json").unlink()
+    (model / "v0001" / "calibrations.json").unlink()
     reseal(model / "v0001")
     engine = ranker.load(model)
     assert engine.calibration is None
