@@ -45,7 +45,7 @@ class Intake:
         catalogue: Catalogue,
         policy: FeedbackPolicy,
         observations: Observations,
-        newer: Callable[[], IdMap | None],
+        newer: Callable[[], IdMap | None] = lambda: None,
     ) -> None:
         self._users = UserHistories(interactions, newer=newer)
         self._process = os.getpid()
